@@ -1,0 +1,147 @@
+"""The only place with njit flags: how kernels are compiled, cached on disk, and launched.
+
+`device` marks functions that other kernels call; `Kernel` is what Python calls. A kernel is one Python function
+built twice, each on first use: serial (`prange` is `range`) and parallel. `symbol` compiles a function once a
+process and lets every kernel call it by name, so that shared machine code is neither inlined nor compiled again.
+
+Numba stamps a cached function with its own file alone; here the cache directory carries a hash of every kernel
+file and of the target row, so an edit below a kernel is never answered with stale code.
+"""
+
+import hashlib
+import logging
+import os
+import sys
+import types as python_types
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numba
+from numba.core import config, event
+
+from fastrnn.kernels.target import TARGET
+
+# nogil lets several Python threads run kernels; the NumPy error model keeps division free of exceptions.
+_FLAGS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+# Only explicit prange loops become threads: array expressions stay what they look like.
+_PARALLEL = dict.fromkeys(("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False)
+_PARALLEL["prange"] = True
+
+_KERNELS = Path(__file__).parent
+
+
+def source_stamp() -> str:
+    """Hash of every kernel file, the target row and Numba's version: the key of the disk cache."""
+    digest = hashlib.sha256(f"{TARGET} numba {numba.__version__}".encode())
+    for path in sorted(_KERNELS.rglob("*.py")):
+        digest.update(str(path.relative_to(_KERNELS)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_root() -> Path:
+    """Where compiled kernels are kept: under NUMBA_CACHE_DIR if set, else the user's own cache folder."""
+    if config.CACHE_DIR:
+        return Path(config.CACHE_DIR) / "fastrnn"
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fastrnn"
+
+
+def _prepare_cache() -> Path | None:
+    """The stamped cache directory, or None where it can't be written (kernels are then compiled anew)."""
+    try:
+        directory = _cache_root() / source_stamp()
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home directory
+        return None
+    return directory if os.access(directory, os.W_OK) else None
+
+
+CACHE = _prepare_cache()
+
+
+@contextmanager
+def _cache_directory():
+    """Point Numba at the stamped directory while a function is decorated."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(CACHE) if CACHE else before
+    try:
+        yield CACHE is not None
+    finally:
+        config.CACHE_DIR = before
+
+
+device = numba.njit(**_FLAGS)
+
+
+class _Announce(event.Listener):
+    """Say once, on standard error, that kernels are being compiled: the first minute of a new installation."""
+
+    said = False
+
+    def on_start(self, e):
+        function = e.data["dispatcher"].py_func
+        if self.said or not function.__module__.startswith("fastrnn.kernels"):
+            return
+        self.said = True
+        kept = f"kept in {CACHE}" if CACHE else "not kept: no writable cache folder"
+        print(f"fastrnn: compiling kernels for {TARGET.name}, {kept}", file=sys.stderr, flush=True)
+
+    def on_end(self, e):
+        logging.getLogger("fastrnn").debug("compiled %s", e.data["dispatcher"].py_func.__qualname__)
+
+
+event.register("numba:compile", _Announce())
+
+
+class Kernel:
+    """A function of arrays and numbers that Python calls: `kernel(threads, *arguments)`.
+
+    The first argument after `threads` is an array whose dtype names the symbols that the kernel links to.
+    """
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.function = function
+        self.serial = self._build("serial", False)
+        self.parallel = self._build("parallel", _PARALLEL)
+
+    def _build(self, suffix, parallel):
+        twin = python_types.FunctionType(self.function.__code__, self.function.__globals__, self.function.__name__)
+        twin.__qualname__ = f"{self.function.__name__}_{suffix}"
+        twin.__module__ = self.function.__module__
+        with _cache_directory() as cached:
+            return numba.njit(cache=cached, parallel=parallel, **_FLAGS)(twin)
+
+    def __call__(self, threads: int, *arguments: object) -> None:
+        dtype = arguments[0].dtype.name
+        if dtype not in _linked:
+            _link(dtype)
+        (self.parallel if threads > 1 else self.serial)(*arguments)
+
+
+_symbols: list[Callable[[str], tuple[str, object, Callable[..., None]]]] = []
+_linked: dict[str, list[object]] = {}
+
+
+def symbol(describe: Callable[[str], tuple[str, object, Callable[..., None]]]):
+    """Register a shared function: `describe(dtype)` gives its symbol name, C signature and Python function."""
+    _symbols.append(describe)
+    return describe
+
+
+def _link(dtype: str) -> None:
+    """Compile, or load from disk, the shared functions of a dtype and make their names known to LLVM."""
+    functions = []
+    for describe in _symbols:
+        name, signature, function = describe(dtype)
+        with _cache_directory() as cached:
+            compiled = numba.cfunc(signature, cache=cached, **_FLAGS)(function)
+        llvm.add_symbol(name, compiled.address)
+        functions.append(compiled)
+    _linked[dtype] = functions

@@ -1,0 +1,299 @@
+"""The time loop, forward and backward, of any cell: it knows time, rows and units, and no gate.
+
+Rows are tokens in time-major order: step t owns rows first[t] .. first[t]+count[t]-1, and a sequence keeps its place
+from step to step, so count never grows (ragged batches are sorted by length before they come here).
+Threads own a grid of row_shards x unit_shards of every step: with one unit shard a thread runs a stretch of steps for
+its own rows and meets nobody; with more, all threads meet after each step (`stretch` = 1).
+
+Pre-activations live in "tile order": for each block of `lanes` units, its gates' vectors side by side. The chain of
+sums of a pre-activation starts at the bias, runs over the inputs and goes on over the previous hidden state, in that
+order for every row, whichever thread or tile computes it.
+"""
+
+from numba import prange
+
+from fastrnn.kernels.cells import (
+    cell_backward,
+    cell_forward,
+    gates,
+    load_gates,
+    load_rest,
+    load_saved,
+    load_states,
+    saved,
+    states,
+)
+from fastrnn.kernels.jit import Kernel, device
+from fastrnn.kernels.matmul import MAX_ROWS, REGISTERS, copy_rows, row_blocks, spread_size, tile_block, widest
+from fastrnn.kernels.pack import panel_size, split
+from fastrnn.kernels.simd import (
+    lanes,
+    load,
+    load_first,
+    pointer,
+    prefetch_write,
+    store_first,
+    store_many,
+    store_many_first,
+)
+from fastrnn.kernels.tile import tile
+
+
+@device
+def padded(units, width):
+    """Units, filled up to whole vectors."""
+    return -(-units // width) * width
+
+
+@device
+def state_stride(units, width):
+    """Elements from row to row of the states' workspace: never a power of two, which would crowd the cache."""
+    return padded(units, width) + width
+
+
+@device
+def gate_rows(rows, panels):
+    """Rows of each of the even tiles that `rows` are cut into, when a tile is at least `panels` vectors wide."""
+    most = max(1, min(MAX_ROWS, (REGISTERS - 1) // panels - 1))
+    count = -(-rows // most)
+    return -(-rows // max(count, 1))
+
+
+@device
+def project(x, first_row, rows, I, W_ih, bias, tokens, z, z_row, z_at, blocks, G, work):
+    """z = bias + x W_ih^T for `rows` rows, or the rows of a table of such products that `tokens` name."""
+    width = lanes(x)
+    if tokens.size:
+        for i in range(rows):
+            copy_rows(z + i * z_row, 0, x + (tokens[first_row + i] * z_row + z_at), 0, 1, blocks * G * width)
+    else:
+        size = panel_size(I, width)
+        row_blocks(
+            rows, I, x + first_row * I, I, W_ih + z_at // width * size, size,
+            bias + z_at, 0, z, z_row, blocks * G * width, work,
+        )  # fmt: skip
+
+
+@device
+def forward_rows(cell, rows, left, right, H, W_hh, z, z_row, h_prev, new, y, y_row, history, kept, stride, state_size, keeping):
+    """One step for `rows` rows and the unit blocks left..right-1.
+
+    z, h_prev, new, y, history, kept point to the first of the rows. h_prev and new: states of the step before and of
+    this one, state_size elements from state to state.
+    """
+    width = lanes(z)
+    G, S, A = gates(cell), states(cell), saved(cell)
+    size = panel_size(H, width)
+    height = gate_rows(rows, G)
+    per_tile = max(1, widest(height) // G)
+    full = padded(H, width)
+    for u in range(left, right, per_tile):
+        blocks = min(per_tile, right - u)
+        i = 0
+        while i < rows:
+            r = min(height, rows - i)
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    prefetch_write(y + (q * y_row + v * width))
+            at = z + (i * z_row + u * G * width)
+            tile(
+                r, blocks * G, H, h_prev + i * stride, stride, 1, W_hh + u * G * size, size,
+                at, z_row, at, z_row, width,
+            )  # fmt: skip
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    unit = v * width
+                    state = load_states(cell, h_prev + (q * stride + unit), state_size)
+                    gate = load_gates(cell, z + (q * z_row + unit * G), width)
+                    state, keep = cell_forward(cell, unit, gate, state)
+                    store_many(new + (q * stride + unit), state_size, state)
+                    store_first(y + (q * y_row + unit), state[0], H - unit)
+                    if keeping:
+                        store_many(history + (q * (S - 1) * full + unit), full, state[1:])
+                        store_many(kept + (q * A * full + unit * A), width, keep)
+            i += r
+
+
+@Kernel
+def sequence_forward(
+    x, tokens, I, W_ih, W_hh, cell, initial, first, count, y, y_at, y_row, final, history, kept,
+    H, chunk, stretch, row_shards, unit_shards, z, state, work,
+):  # fmt: skip
+    """Run a cell over all steps.
+
+    Parameters (flat arrays, N rows in all, B sequences)
+    ----------
+    x : (N, I), or with tokens a table (V, gates*blocks*lanes) of pre-activations in tile order, bias included
+    tokens : (N,) integers, or empty
+    W_ih, W_hh : panels of W_ih^T (I, G*H) and W_hh^T (H, G*H), from `pack_weights`
+    cell : the tag
+    initial, final : (S, B, H), read and written
+    first, count : (T,) integers
+    y : out, h_t of row n at y_at + n*y_row
+    history : (N, S-1, blocks*lanes), out, the other states; kept : (N, saved*blocks*lanes), out, tile order;
+        neither is touched when `kept` and `history` are empty
+    chunk : steps projected at a time; stretch : steps between meetings of the threads, dividing `chunk`
+    z : work (rows of a chunk, gates*blocks*lanes); state : work (2, S, B, state_stride);
+        work : row_shards*unit_shards*spread_size(I)
+
+    Cost: 2*N*G*H*(I+H) flop. Reference twin: fastrnn.reference.sequence.sequence_forward.
+    """
+    width = lanes(pointer(y))
+    G, S, A = gates(cell), states(cell), saved(cell)
+    T, B = count.size, initial.size // (S * H)
+    blocks, full = padded(H, width) // width, padded(H, width)
+    stride, z_row = state_stride(H, width), G * full
+    state_size = B * stride
+    shards = row_shards * unit_shards
+    keeping = history.size + kept.size > 0
+    copy_rows(pointer(state) + S * state_size, stride, pointer(initial), H, S * B, H)
+    for t0 in range(0, T, chunk):
+        t1 = min(t0 + chunk, T)
+        total = first[t1 - 1] + count[t1 - 1] - first[t0]
+        by_rows = total >= MAX_ROWS * shards
+        for s in prange(shards):
+            low, high, left, right = 0, total, 0, blocks
+            if by_rows:
+                low, high = split(total, shards, s), split(total, shards, s + 1)
+            else:
+                left, right = split(blocks, shards, s), split(blocks, shards, s + 1)
+            z_at = left * G * width
+            project(
+                pointer(x), first[t0] + low, high - low, I, pointer(W_ih), pointer(cell.bias), tokens,
+                pointer(z) + (low * z_row + z_at), z_row, z_at, right - left, G,
+                pointer(work) + s * spread_size(I, width),
+            )  # fmt: skip
+        for start in range(t0, t1, stretch):
+            for s in prange(shards):
+                rows, units = s // unit_shards, s % unit_shards
+                low = split(B, row_shards, rows)
+                left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
+                for t in range(start, min(start + stretch, t1)):
+                    high = min(split(B, row_shards, rows + 1), count[t])
+                    n = first[t] + low
+                    forward_rows(
+                        cell, high - low, left, right, H, pointer(W_hh),
+                        pointer(z) + (n - first[t0]) * z_row, z_row,
+                        pointer(state) + ((1 - t % 2) * S * state_size + low * stride),
+                        pointer(state) + (t % 2 * S * state_size + low * stride),
+                        pointer(y) + (y_at + n * y_row), y_row,
+                        pointer(history) + n * (S - 1) * full, pointer(kept) + n * A * full, stride, state_size,
+                        keeping,
+                    )  # fmt: skip
+    t = T
+    for row in range(B):
+        while t > 0 and count[t - 1] <= row:
+            t -= 1
+        source = pointer(state) + ((1 - t % 2) * S * state_size + row * stride)
+        copy_rows(pointer(final) + row * H, B * H, source, state_size, S, H)
+
+
+@device
+def backward_rows(
+    cell, rows, K, left, right, H, W_hh, dz_next, dz_new, dz_stride, carry, carry_size, y, y_row, h_prev, h_row,
+    history, prev, prev_row, prev_step, kept, dy, dy_row, dz,
+):  # fmt: skip
+    """One step of the gradient for `rows` rows and the unit blocks left..right-1.
+
+    carry: in, what reaches the states from the step after but for the recurrent product (K = 0: all of it); out, the
+    same for the step before. The other pointers are at the first of the rows.
+    """
+    width = lanes(dz)
+    G, S, A = gates(cell), states(cell), saved(cell)
+    size = panel_size(G * H, width)
+    full = padded(H, width)
+    height = gate_rows(rows, 1)
+    per_tile = widest(height)
+    for u in range(left, right, per_tile):
+        blocks = min(per_tile, right - u)
+        i = 0
+        while i < rows:
+            r = min(height, rows - i)
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    prefetch_write(dz + (q * G * H + v * width))
+            at = carry + (i * full + u * width)
+            tile(r, blocks, K, dz_next + i * dz_stride, dz_stride, 1, W_hh + u * size, size, at, full, at, full, width)
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    unit = v * width
+                    valid = H - unit
+                    at = carry + (q * full + unit)
+                    d_h = load(at) + load_first(dy + (q * dy_row + unit), valid)
+                    d_state = (d_h,) + load_rest(cell, at + carry_size, carry_size)
+                    h = load_first(y + (q * y_row + unit), valid)
+                    state = (h,) + load_rest(cell, history + (q * (S - 1) * full + unit), full)
+                    h = load_first(h_prev + (q * h_row + unit), valid)
+                    state_prev = (h,) + load_rest(cell, prev + (q * prev_row + unit), prev_step)
+                    keep = load_saved(cell, kept + (q * A * full + unit * A), width)
+                    d_gates, d_prev = cell_backward(cell, unit, d_state, state, state_prev, keep)
+                    store_many(at, carry_size, d_prev)
+                    store_many_first(dz + (q * G * H + unit), H, d_gates, valid)
+                    store_many_first(dz_new + (q * dz_stride + unit), H, d_gates, valid)
+            i += r
+
+
+@Kernel
+def sequence_backward(
+    y, y_at, y_row, W_hh, cell, initial, first, count, history, kept, dy, dy_at, dy_row, d_final, d_initial, dz,
+    H, stretch, row_shards, unit_shards, dz_state, carry, start,
+):  # fmt: skip
+    """The gradients of all pre-activations and of the initial states.
+
+    Parameters (as `sequence_forward`, and)
+    ----------
+    W_hh : panels of W_hh (G*H, H)
+    dy : h_t's cotangent of row n at dy_at + n*dy_row; dy_row = 0 repeats one row (of zeros, for none)
+    d_final, d_initial : (S, B, H), in and out
+    dz : (N, G*H), out
+    dz_state : work (2, B, state_stride(G*H)); carry, start : work (S, B, blocks*lanes) each
+
+    Cost: 2*N*G*H*H flop; the products with x and for the weights are the caller's.
+    Reference twin: fastrnn.reference.sequence.sequence_backward.
+    """
+    width = lanes(pointer(y))
+    G, S, A = gates(cell), states(cell), saved(cell)
+    T, B = count.size, initial.size // (S * H)
+    blocks, full = padded(H, width) // width, padded(H, width)
+    dz_stride, carry_size = state_stride(G * H, width), B * full
+    copy_rows(pointer(carry), full, pointer(d_final), H, S * B, H)
+    copy_rows(pointer(start), full, pointer(initial), H, S * B, H)
+    for stop in range(T, 0, -stretch):
+        for s in prange(row_shards * unit_shards):
+            rows, units = s // unit_shards, s % unit_shards
+            low = split(B, row_shards, rows)
+            left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
+            for t in range(stop - 1, max(stop - stretch, 0) - 1, -1):
+                high = min(split(B, row_shards, rows + 1), count[t])
+                going_on = max(low, min(high, count[t + 1])) if t + 1 < T else low
+                for part in range(2):  # the rows that have a next step, and those that end here
+                    begin, end, K = (low, going_on, G * H) if part == 0 else (going_on, high, 0)
+                    n = first[t] + begin
+                    h_prev, h_row = pointer(start) + begin * full, full
+                    prev, prev_row, prev_step = pointer(start) + (carry_size + begin * full), full, carry_size
+                    if t > 0:
+                        before = first[t - 1] + begin
+                        h_prev, h_row = pointer(y) + (y_at + before * y_row), y_row
+                        prev, prev_row, prev_step = pointer(history) + before * (S - 1) * full, (S - 1) * full, full
+                    backward_rows(
+                        cell, end - begin, K, left, right, H, pointer(W_hh),
+                        pointer(dz_state) + ((1 - t % 2) * B + begin) * dz_stride,
+                        pointer(dz_state) + (t % 2 * B + begin) * dz_stride, dz_stride,
+                        pointer(carry) + begin * full, carry_size,
+                        pointer(y) + (y_at + n * y_row), y_row, h_prev, h_row,
+                        pointer(history) + n * (S - 1) * full, prev, prev_row, prev_step,
+                        pointer(kept) + n * A * full, pointer(dy) + (dy_at + n * dy_row), dy_row,
+                        pointer(dz) + n * G * H,
+                    )  # fmt: skip
+    copy_rows(pointer(d_initial), H, pointer(carry), full, S * B, H)
+    for s in prange(row_shards * unit_shards):
+        rows, units = s // unit_shards, s % unit_shards
+        low = split(B, row_shards, rows)
+        high = min(split(B, row_shards, rows + 1), count[0]) if T > 0 else low
+        left, right = split(blocks, unit_shards, units) * width, min(H, split(blocks, unit_shards, units + 1) * width)
+        size = panel_size(G * H, width)
+        at = pointer(d_initial) + (low * H + left)
+        tile_block(
+            high - low, G * H, pointer(dz_state) + low * dz_stride, dz_stride, 1, pointer(W_hh) + left // width * size,
+            size, at, H, at, H, right - left,
+        )  # fmt: skip
