@@ -172,15 +172,15 @@ def product(a, a_at, a_row, a_k, b, b_at, b_k, b_n, c0, c0_at, c0_row, c, c_at, 
 
 
 @Kernel
-def column_sums(a, rows, columns, total, shards):
-    """total (columns,) = sum of the rows of a (rows, columns), first to last."""
+def column_sums(a, rows, columns, total, add, shards):
+    """total (columns,) = the sum of the rows of a (rows, columns), first to last; with `add`, on top of total."""
     width = lanes(pointer(a))
     count = -(-columns // width)
     for s in prange(shards):
         for v in range(split(count, shards, s), split(count, shards, s + 1)):
-            n = min(width, columns - v * width)
+            n = columns - v * width
             source = pointer(a) + v * width
-            sums = zeros(source)
+            sums = load_first(pointer(total) + v * width, n) if add else zeros(source)
             for i in range(rows):
                 sums = sums + load_first(source + i * columns, n)
             store_first(pointer(total) + v * width, sums, n)

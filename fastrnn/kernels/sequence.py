@@ -32,6 +32,7 @@ from fastrnn.kernels.simd import (
     load_first,
     pointer,
     prefetch_write,
+    store,
     store_first,
     store_many,
     store_many_first,
@@ -60,17 +61,22 @@ def gate_rows(rows, panels):
 
 
 @device
-def project(x, first_row, rows, I, W_ih, bias, tokens, z, z_row, z_at, blocks, G, work):
-    """z = bias + x W_ih^T for `rows` rows, or the rows of a table of such products that `tokens` name."""
+def project(x, tokens, first_row, rows, I, W_ih, bias, z, z_row, left, right, work):
+    """z = bias + x W_ih^T for `rows` rows and the panels left..right-1, z at the first of both.
+
+    With tokens W_ih is a table in panels, one row a token: the product of a one-hot x, or any other.
+    """
     width = lanes(x)
+    size = panel_size(I, width)
     if tokens.size:
         for i in range(rows):
-            copy_rows(z + i * z_row, 0, x + (tokens[first_row + i] * z_row + z_at), 0, 1, blocks * G * width)
+            for p in range(left, right):
+                row = load(W_ih + (p * size + tokens[first_row + i] * width))
+                store(z + (i * z_row + (p - left) * width), row + load(bias + p * width))
     else:
-        size = panel_size(I, width)
         row_blocks(
-            rows, I, x + first_row * I, I, W_ih + z_at // width * size, size,
-            bias + z_at, 0, z, z_row, blocks * G * width, work,
+            rows, I, x + first_row * I, I, W_ih + left * size, size, bias + left * width, 0, z, z_row,
+            (right - left) * width, work,
         )  # fmt: skip
 
 
@@ -115,17 +121,34 @@ def forward_rows(cell, rows, left, right, H, W_hh, z, z_row, h_prev, new, y, y_r
 
 
 @Kernel
+def project_table(weight, I, W_ih, cell, table, V, blocks, work, shards):
+    """table = bias + weight W_ih^T for all V rows of an embedding, in panels of panel_size(V, lanes).
+
+    weight: (V, I); W_ih: panels of W_ih^T (I, G*H); blocks: all panels; work: shards*spread_size(I).
+    """
+    width = lanes(pointer(weight))
+    for s in prange(shards):
+        for p in range(split(blocks, shards, s), split(blocks, shards, s + 1)):
+            row_blocks(
+                V, I, pointer(weight), I, pointer(W_ih) + p * panel_size(I, width), panel_size(I, width),
+                pointer(cell.bias) + p * width, 0, pointer(table) + p * panel_size(V, width), width, width,
+                pointer(work) + s * spread_size(I, width),
+            )  # fmt: skip
+
+
+@Kernel
 def sequence_forward(
     x, tokens, I, W_ih, W_hh, cell, initial, first, count, y, y_at, y_row, final, history, kept,
-    H, chunk, stretch, row_shards, unit_shards, z, state, work,
+    B, H, chunk, stretch, row_shards, unit_shards, z, state, work,
 ):  # fmt: skip
     """Run a cell over all steps.
 
     Parameters (flat arrays, N rows in all, B sequences)
     ----------
-    x : (N, I), or with tokens a table (V, gates*blocks*lanes) of pre-activations in tile order, bias included
-    tokens : (N,) integers, or empty
-    W_ih, W_hh : panels of W_ih^T (I, G*H) and W_hh^T (H, G*H), from `pack_weights`
+    x : (N, I), or empty with tokens
+    tokens : (N,) integers below I, or empty with x
+    W_ih, W_hh : panels of W_ih^T (I, G*H) and W_hh^T (H, G*H), from `pack_weights`; with tokens, W_ih may be any
+        table of pre-activations, from `project_table`
     cell : the tag
     initial, final : (S, B, H), read and written
     first, count : (T,) integers
@@ -140,7 +163,7 @@ def sequence_forward(
     """
     width = lanes(pointer(y))
     G, S, A = gates(cell), states(cell), saved(cell)
-    T, B = count.size, initial.size // (S * H)
+    T = count.size
     blocks, full = padded(H, width) // width, padded(H, width)
     stride, z_row = state_stride(H, width), G * full
     state_size = B * stride
@@ -157,10 +180,9 @@ def sequence_forward(
                 low, high = split(total, shards, s), split(total, shards, s + 1)
             else:
                 left, right = split(blocks, shards, s), split(blocks, shards, s + 1)
-            z_at = left * G * width
             project(
-                pointer(x), first[t0] + low, high - low, I, pointer(W_ih), pointer(cell.bias), tokens,
-                pointer(z) + (low * z_row + z_at), z_row, z_at, right - left, G,
+                pointer(x), tokens, first[t0] + low, high - low, I, pointer(W_ih), pointer(cell.bias),
+                pointer(z) + (low * z_row + left * G * width), z_row, left * G, right * G,
                 pointer(work) + s * spread_size(I, width),
             )  # fmt: skip
         for start in range(t0, t1, stretch):
@@ -236,7 +258,7 @@ def backward_rows(
 @Kernel
 def sequence_backward(
     y, y_at, y_row, W_hh, cell, initial, first, count, history, kept, dy, dy_at, dy_row, d_final, d_initial, dz,
-    H, stretch, row_shards, unit_shards, dz_state, carry, start,
+    B, H, stretch, row_shards, unit_shards, dz_state, carry, start,
 ):  # fmt: skip
     """The gradients of all pre-activations and of the initial states.
 
@@ -253,7 +275,7 @@ def sequence_backward(
     """
     width = lanes(pointer(y))
     G, S, A = gates(cell), states(cell), saved(cell)
-    T, B = count.size, initial.size // (S * H)
+    T = count.size
     blocks, full = padded(H, width) // width, padded(H, width)
     dz_stride, carry_size = state_stride(G * H, width), B * full
     copy_rows(pointer(carry), full, pointer(d_final), H, S * B, H)

@@ -282,11 +282,11 @@ def first_lanes(builder, vector_type, count):
     return builder.icmp_signed("<", index, splat(builder, width, builder.trunc(count, _INT32)))
 
 
-def masked_load(builder, at, count, align):
-    """The first `count` lanes from the vector address `at`, the rest 0."""
+def masked_load(builder, at, count, align, other=None):
+    """The first `count` lanes from the vector address `at`; the others from the vector `other`, or 0."""
     vector_type = at.type.pointee
     mask = first_lanes(builder, vector_type, count)
-    arguments = [at, _INT32(align), mask, ir.Constant(vector_type, None)]
+    arguments = [at, _INT32(align), mask, other or ir.Constant(vector_type, None)]
     return call(builder, "masked.load", vector_type, arguments, [vector_type, at.type])
 
 
@@ -321,6 +321,19 @@ def load_first(typingctx, p, count):
         return masked_load(builder, at, context.cast(builder, args[1], count, types.int64), _itemsize(p))
 
     return vec(p, count), codegen
+
+
+@intrinsic
+def load_else(typingctx, p, count, other):
+    """The first `count` lanes at p (all of them when count >= lanes), the others the number `other`."""
+    vec = _register(p.dtype)
+
+    def codegen(context, builder, sig, args):
+        at = _vector_address(context, builder, vec, args[0])
+        valid = context.cast(builder, args[1], count, types.int64)
+        return masked_load(builder, at, valid, _itemsize(p), _as_vector(context, builder, vec, other, args[2]))
+
+    return vec(p, count, other), codegen
 
 
 @intrinsic

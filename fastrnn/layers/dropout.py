@@ -1,0 +1,36 @@
+"""Random zeros while training."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastrnn import checks
+
+
+class Dropout:
+    """Set each element to 0 with probability p and scale the others by 1/(1-p), in `vjp` only.
+
+    Parameters
+    ----------
+    p : probability, dimensionless, 0..1
+    seed : of the layer's own generator, from which every call of `vjp` draws a new mask
+
+    Source: Srivastava et al., JMLR 15 (2014); scaled while training, as torch.nn.Dropout.
+    """
+
+    def __init__(self, p: float = 0.5, *, seed: object = None) -> None:
+        self.p = checks.number("p", p, 0.0, 1.0)
+        self._generator = np.random.default_rng(seed)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """x itself."""
+        return x
+
+    def vjp(self, x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """y, and pullback(dy) -> dx; with p = 0 both pass their argument through."""
+        if self.p == 0:
+            return x, lambda dy: dy
+        x = np.asarray(x)
+        kept = self._generator.random(x.shape, np.float32) >= self.p
+        mask = kept.astype(x.dtype) * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
+        return x * mask, lambda dy: dy * mask

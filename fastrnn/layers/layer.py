@@ -1,0 +1,31 @@
+"""What layers share: parameters with names, and their state dict."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastrnn import checks
+from fastrnn.parameters import Parameters
+
+
+class Layer:
+    """A holder of parameters of one dtype; calls keep no state, so several threads may use one layer."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: object) -> None:
+        self.parameters = Parameters(shapes, checks.dtype(dtype))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        return self.parameters.dtype
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the parameters by name."""
+        return {name: value.copy() for name, value in self.parameters.items()}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Copy parameters from a mapping with exactly these names: NumPy arrays, or torch's CPU tensors.
+
+        Raises ValueError: `state_dict: expected weight, bias; missing bias`, `weight: expected shape (3, 4), got (4, 3)`.
+        """
+        self.parameters.update(state)

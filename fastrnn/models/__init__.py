@@ -1,0 +1,5 @@
+"""Whole models."""
+
+from fastrnn.models.charlm import CharLM
+
+__all__ = ["CharLM"]

@@ -1,0 +1,189 @@
+"""Optimisers over the flat parameter buffer, and gradient clipping; formulas and names of torch.optim.
+
+Reference twin: fastrnn.reference.update.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastrnn import checks, threads
+from fastrnn.kernels import update
+from fastrnn.parameters import Parameters
+
+
+def clip_grad_norm(grads: Parameters, max_norm: float) -> float:
+    """Scale all gradients by min(1, max_norm / (norm + 1e-6)); returns the 2-norm before.
+
+    The norm is one number over the whole buffer; a norm that is not finite leaves the gradients as they are.
+    Source: Pascanu, Mikolov, Bengio, ICML 2013, as torch.nn.utils.clip_grad_norm_. Cost: one pass, or two.
+    """
+    max_norm = checks.number("max_norm", max_norm)
+    norm = grad_norm(grads)
+    if np.isfinite(norm) and (scale := max_norm / (norm + 1e-6)) < 1:
+        np.multiply(grads.flat, grads.dtype.type(scale), out=grads.flat)
+    return norm
+
+
+def clip_grad_value(grads: Parameters, clip_value: float) -> None:
+    """Clamp every element of the gradients to -clip_value..clip_value."""
+    clip_value = grads.dtype.type(checks.number("clip_value", clip_value))
+    np.clip(grads.flat, -clip_value, clip_value, out=grads.flat)
+
+
+def grad_norm(grads: Parameters) -> float:
+    """The 2-norm of all gradients together; the same bits for any number of threads."""
+    g = grads.flat
+    count = threads.for_bytes(g.nbytes)
+    blocks = np.empty(-(-g.size // update.NORM_BLOCK), g.dtype)
+    update.sum_of_squares(count, g, blocks, np.empty(64 // g.itemsize * count, g.dtype), count)
+    return float(np.sqrt(blocks.sum(dtype=np.float64)))
+
+
+class Optimizer:
+    """Keeps one flat buffer for each of its moments; `step(grads)` updates the parameters in place.
+
+    lr may be changed between steps (`optimizer.lr = ...`). Raises ValueError in `step`:
+    `grads: expected 1000 elements of float32, got 999 of float32`.
+    """
+
+    moments: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Parameters, lr: float, **options: float) -> None:
+        self.parameters = parameters
+        self.lr = checks.number("lr", lr)
+        for name, value in options.items():
+            setattr(self, name, checks.number(name, value))
+        self.steps = 0
+        self._moments = {name: np.zeros_like(parameters.flat) for name in self.moments}
+
+    def step(self, grads: Parameters) -> None:
+        """Update the parameters from their gradients. Cost: one pass over parameters, gradients and moments."""
+        p, g = self.parameters.flat, grads.flat
+        if g.size != p.size or g.dtype != p.dtype:
+            raise ValueError(f"grads: expected {p.size} elements of {p.dtype}, got {g.size} of {g.dtype}")
+        self.steps += 1
+        count = threads.for_bytes((3 + 2 * len(self.moments)) * p.nbytes)
+        self._update(count, p, g, *self._moments.values())
+
+    def _update(self, count, p, g, *moments):
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, int | float | np.ndarray]:
+        """The step count, the learning rate, and copies of the moments."""
+        return {"step": self.steps, "lr": self.lr, **{name: m.copy() for name, m in self._moments.items()}}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Take over what `state_dict` gave."""
+        checks.same_names("state_dict", state, {"step": 0, "lr": 0, **self._moments})
+        arrays = {
+            name: checks.array(name, state[name], m.dtype, m.size) for name, m in self._moments.items()
+        }
+        self.steps, self.lr = checks.integer("step", state["step"], 0), checks.number("lr", state["lr"])
+        for name, value in arrays.items():
+            self._moments[name][:] = value
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, Nesterov's too; torch.optim.SGD with dampening 0."""
+
+    moments = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if nesterov and not momentum:
+            raise ValueError(f"nesterov: expected momentum > 0 with it, got {momentum}")
+        super().__init__(parameters, lr, momentum=momentum, weight_decay=weight_decay)
+        self.nesterov = bool(nesterov)
+
+    def _update(self, count, p, g, velocity):
+        first = self.steps == 1
+        update.sgd(count, p, g, velocity, self.lr, self.momentum, self.nesterov, self.weight_decay, first, count)
+
+
+class Adagrad(Optimizer):
+    """Duchi, Hazan, Singer, JMLR 12 (2011), as torch.optim.Adagrad; eps_inside puts eps under the root."""
+
+    moments = ("sum",)
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-2,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        *,
+        eps_inside: bool = False,
+    ) -> None:
+        super().__init__(parameters, lr, eps=eps, weight_decay=weight_decay)
+        self.eps_inside = bool(eps_inside)
+
+    def _update(self, count, p, g, total):
+        update.adagrad(count, p, g, total, self.lr, self.eps, self.eps_inside, self.weight_decay, count)
+
+
+class RMSprop(Optimizer):
+    """Tieleman and Hinton, Coursera lecture 6.5 (2012), as torch.optim.RMSprop without centring and momentum."""
+
+    moments = ("square_avg",)
+
+    def __init__(
+        self, parameters: Parameters, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, lr, alpha=alpha, eps=eps, weight_decay=weight_decay)
+
+    def _update(self, count, p, g, square_avg):
+        update.rmsprop(count, p, g, square_avg, self.lr, self.alpha, self.eps, self.weight_decay, count)
+
+
+class Adam(Optimizer):
+    """Kingma and Ba, ICLR 2015, as torch.optim.Adam; weight_decay adds to the gradient."""
+
+    moments = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr, eps=eps, weight_decay=weight_decay)
+        self.betas = tuple(checks.number("betas", beta, 0.0, 1.0) for beta in betas)
+
+    def _decay(self):
+        """What weight decay adds to the gradient, and the factor it shrinks the parameters by."""
+        return self.weight_decay, 1.0
+
+    def _update(self, count, p, g, exp_avg, exp_avg_sq):
+        beta1, beta2 = self.betas
+        step_size = self.lr / (1 - beta1**self.steps)
+        correction = 1 / np.sqrt(1 - beta2**self.steps)
+        added, shrink = self._decay()
+        update.adam(
+            count, p, g, exp_avg, exp_avg_sq, step_size, beta1, beta2, self.eps, float(correction), added, shrink, count
+        )
+
+
+class AdamW(Adam):
+    """Loshchilov and Hutter, ICLR 2019, as torch.optim.AdamW: decay apart from the gradient."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(parameters, lr, betas, eps, weight_decay)
+
+    def _decay(self):
+        return 0.0, 1.0 - self.lr * self.weight_decay

@@ -1,0 +1,75 @@
+"""How many threads kernels use, and which way a piece of work is cut: a cost model picks, the user never does."""
+
+from typing import NamedTuple
+
+from numba import config
+
+from fastrnn import checks
+
+# Measured on two Zen 4 cores; only the ratios matter for a choice.
+_FLOPS = 1.1e11  # float32 a second and core with several rows a tile; float64 runs at half
+_L2_BYTES, _L2_RATE, _L3_RATE = 1 << 20, 1.1e11, 2.5e10  # bytes a second of weights, read once a step
+_REGION = 5e-6  # seconds to start and join a parallel region
+_PROJECTED_ROWS = 192  # rows that share one reading of the input weights; more gains nothing
+
+_threads = config.NUMBA_NUM_THREADS
+
+
+def set_num_threads(count: int) -> None:
+    """Use at most `count` threads (1..the number of cores, or NUMBA_NUM_THREADS); results do not change by a bit.
+
+    Raises ValueError: `count: expected 1..2 threads, got 3`.
+    """
+    global _threads
+    count = checks.integer("count", count, 1)
+    if count > config.NUMBA_NUM_THREADS:
+        raise ValueError(f"count: expected 1..{config.NUMBA_NUM_THREADS} threads, got {count}")
+    _threads = count
+
+
+def get_num_threads() -> int:
+    """The number of threads kernels may use."""
+    return _threads
+
+
+def for_work(flops: float) -> int:
+    """Threads for a kernel of a few parallel regions: 1 unless sharing saves more than starting costs."""
+    return _threads if flops / _FLOPS * (1 - 1 / _threads) > 4 * _REGION else 1
+
+
+def for_bytes(count: float) -> int:
+    """Threads for a kernel that only streams `count` bytes."""
+    return for_work(count * _FLOPS / _L3_RATE)
+
+
+class Plan(NamedTuple):
+    """How a time loop is cut: see fastrnn.kernels.sequence."""
+
+    row_shards: int
+    unit_shards: int
+    chunk: int
+    stretch: int
+
+    @property
+    def shards(self) -> int:
+        """Threads that work at the same time."""
+        return self.row_shards * self.unit_shards
+
+
+def for_sequence(T: int, B: int, weights: int, itemsize: int) -> Plan:
+    """The cheapest of: one thread, shards of the batch, shards of the units; `weights` elements are read each step."""
+
+    def step(rows, elements):
+        rate = _L2_RATE if elements * itemsize <= _L2_BYTES else _L3_RATE
+        return max(2 * rows * elements * itemsize / 4 / _FLOPS, elements * itemsize / rate)
+
+    n = _threads
+    chunk = max(1, min(T, -(-_PROJECTED_ROWS // max(B, 1))))
+    costs = {(1, 1): T * step(B, weights)}
+    if n > 1 and B > 1:
+        rows = min(n, B)
+        costs[rows, 1] = T * step(-(-B // rows), weights) + 2 * _REGION * -(-T // chunk)
+    if n > 1:
+        costs[1, n] = T * (step(B, weights / n) + _REGION)
+    row_shards, unit_shards = min(costs, key=costs.get)
+    return Plan(row_shards, unit_shards, chunk, chunk if unit_shards == 1 else 1)
