@@ -48,7 +48,7 @@ def _column_sums(a, total, add=False):
 def _packed(weight, k_stride, n_stride, K, N, gates):
     """Panels of a weight matrix; see fastrnn.kernels.pack.pack_weights."""
     lanes = lanes_of(weight.itemsize)
-    panels = empty(gates * -(-N // lanes) * pack.panel_size.py_func(K, lanes), weight.dtype)
+    panels = empty(gates * -(-N // lanes) * pack.panel_size(K, lanes), weight.dtype)
     count = threads.for_bytes(2 * weight.nbytes)
     pack.pack_weights(count, weight.reshape(-1), k_stride, n_stride, K, N, gates, panels, count)
     return panels
@@ -92,7 +92,6 @@ def recurrent(
     N, dtype, lanes = T * B, initial.dtype, lanes_of(initial.itemsize)
     full = -(-H // lanes) * lanes
     plan = threads.for_sequence(T, B, G * H * H, dtype.itemsize)
-    spread = empty(plan.shards * matmul.spread_size.py_func(I, lanes), dtype)
     first, count = np.arange(T) * B, np.full(T, B)
     tag = cell(_tile_order(bias, G, H, lanes))
     panels = _packed(W_ih, 1, I, I, H, G)
@@ -101,19 +100,21 @@ def recurrent(
         tokens, inputs = inputs, np.empty(0, dtype)
     if table is not None:
         width = len(table)
-        rows = empty(G * full // lanes * pack.panel_size.py_func(width, lanes), dtype)
+        rows = empty(G * full // lanes * pack.panel_size(width, lanes), dtype)
         shards = threads.for_work(2 * width * G * H * I)
-        room = empty(shards * matmul.spread_size.py_func(I, lanes), dtype)
+        room = empty(shards * matmul.spread_size(I, lanes), dtype)
         sequence.project_table(shards, table.reshape(-1), I, panels, tag, rows, width, G * full // lanes, room, shards)
         panels, tag = rows, cell(np.zeros_like(tag.bias))
     y, final = empty((T, B, H), dtype), empty((S, B, H), dtype)
     history, kept = empty(N * (S - 1) * full, dtype), empty(N * A * full, dtype)
-    z = empty(plan.chunk * B * G * full, dtype)
-    state = empty(2 * S * B * sequence.state_stride.py_func(H, lanes), dtype)
+    shard_rows, shard_blocks = -(-B // plan.row_shards), -(-full // lanes // plan.unit_shards)
+    z = empty(plan.shards * sequence.chunk_rows(shard_rows) * G * shard_blocks * lanes, dtype)
+    work = empty(plan.shards * sequence.input_work(width, shard_rows, lanes), dtype)
+    state = empty(2 * S * B * sequence.state_stride(H, lanes), dtype)
     sequence.sequence_forward(
         plan.shards, inputs, tokens, width, panels, _packed(W_hh, 1, H, H, H, G), tag, initial.reshape(-1), first, count,
-        y.reshape(-1), 0, H, final.reshape(-1), history, kept, B, H, plan.chunk, plan.stretch, plan.row_shards,
-        plan.unit_shards, z, state, spread,
+        y.reshape(-1), 0, H, final.reshape(-1), history, kept, B, H, plan.stretch, plan.row_shards,
+        plan.unit_shards, z, state, work,
     )  # fmt: skip
 
     def pullback(dy, d_final, dW_ih, dW_hh, d_bias, d_table=None):
@@ -121,7 +122,7 @@ def recurrent(
         dy_row = H
         if dy is None:
             dy, dy_row = np.zeros(H, dtype), 0
-        dz_state = empty(2 * B * sequence.state_stride.py_func(G * H, lanes), dtype)
+        dz_state = empty(2 * B * sequence.state_stride(G * H, lanes), dtype)
         sequence.sequence_backward(
             plan.shards, y.reshape(-1), 0, H, _packed(W_hh, H, 1, G * H, H, 1), tag, initial.reshape(-1), first, count,
             history, kept, dy.reshape(-1), 0, dy_row, d_final.reshape(-1), d_initial.reshape(-1), dz.reshape(-1), B, H,

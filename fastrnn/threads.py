@@ -10,7 +10,6 @@ from fastrnn import checks
 _FLOPS = 1.1e11  # float32 a second and core with several rows a tile; float64 runs at half
 _L2_BYTES, _L2_RATE, _L3_RATE = 1 << 20, 1.1e11, 2.5e10  # bytes a second of weights, read once a step
 _REGION = 5e-6  # seconds to start and join a parallel region
-_PROJECTED_ROWS = 192  # rows that share one reading of the input weights; more gains nothing
 
 _threads = config.NUMBA_NUM_THREADS
 
@@ -47,7 +46,6 @@ class Plan(NamedTuple):
 
     row_shards: int
     unit_shards: int
-    chunk: int
     stretch: int
 
     @property
@@ -64,12 +62,11 @@ def for_sequence(T: int, B: int, weights: int, itemsize: int) -> Plan:
         return max(2 * rows * elements * itemsize / 4 / _FLOPS, elements * itemsize / rate)
 
     n = _threads
-    chunk = max(1, min(T, -(-_PROJECTED_ROWS // max(B, 1))))
     costs = {(1, 1): T * step(B, weights)}
     if n > 1 and B > 1:
         rows = min(n, B)
-        costs[rows, 1] = T * step(-(-B // rows), weights) + 2 * _REGION * -(-T // chunk)
+        costs[rows, 1] = T * step(-(-B // rows), weights) + _REGION
     if n > 1:
         costs[1, n] = T * (step(B, weights / n) + _REGION)
     row_shards, unit_shards = min(costs, key=costs.get)
-    return Plan(row_shards, unit_shards, chunk, chunk if unit_shards == 1 else 1)
+    return Plan(row_shards, unit_shards, max(T, 1) if unit_shards == 1 else 1)

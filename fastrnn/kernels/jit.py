@@ -1,6 +1,6 @@
 """The only place with njit flags: how kernels are compiled, cached on disk, and launched.
 
-`device` marks functions that other kernels call; `Kernel` is what Python calls. A kernel is one Python function
+`device` marks functions that other kernels call, `layout` those that Python calls too; `Kernel` is what Python launches. A kernel is one Python function
 built twice, each on first use: serial (`prange` is `range`) and parallel. `symbol` compiles a function once a
 process and lets every kernel call it by name, so that shared machine code is neither inlined nor compiled again.
 
@@ -20,6 +20,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import numba
 from numba.core import config, event
+from numba.extending import register_jitable
 
 from fastrnn.kernels.target import TARGET
 
@@ -78,6 +79,7 @@ def _cache_directory():
 
 
 device = numba.njit(**_FLAGS)
+layout = register_jitable(**_FLAGS)  # sizes and places that both Python and kernels compute
 
 
 class _Announce(event.Listener):

@@ -6,7 +6,7 @@ elements of C, never parts of the sum.
 
 from numba import prange
 
-from fastrnn.kernels.jit import Kernel, device
+from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.pack import pack_range, panel_size, split
 from fastrnn.kernels.simd import lanes, load_first, pointer, prefetch_write, store_first, zeros
 from fastrnn.kernels.target import TARGET
@@ -22,7 +22,7 @@ K_BLOCK = 384
 B_BLOCK = K_BLOCK * 512
 
 
-@device
+@layout
 def widest(rows):
     """Most vectors of a tile of `rows` rows: the compiled twin of tile.widest."""
     return min(MAX_VECTORS, (REGISTERS - 1) // (rows + 1))
@@ -71,7 +71,7 @@ def tile_block(rows, K, a, a_row, a_k, p, size, c0, c0_row, c, c_row, columns):
         n += v * width
 
 
-@device
+@layout
 def k_block(K, N):
     """Length of the blocks that K is cut into."""
     return min(K, max(K_BLOCK, B_BLOCK // max(N, 1)))
@@ -93,7 +93,7 @@ def copy_rows(target, target_row, source, source_row, rows, columns):
             store_first(target + (i * target_row + j), load_first(source + (i * source_row + j), n), n)
 
 
-@device
+@layout
 def spread_size(K, width):
     """Elements of workspace that `row_blocks` needs."""
     return ROW_BLOCK * (K + width)
@@ -116,9 +116,9 @@ def row_blocks(rows, K, a, a_row, p, size, c0, c0_row, c, c_row, columns, work):
 
 def product_work(M: int, N: int, K: int, lanes: int, shards: int) -> int:
     """Elements of workspace that `product` needs."""
-    kb = k_block.py_func(K, N)
-    size = panel_size.py_func(kb, lanes)
-    return -(-N // lanes) * size + max(-(-M // lanes) * size, shards * spread_size.py_func(kb, lanes))
+    kb = k_block(K, N)
+    size = panel_size(kb, lanes)
+    return -(-N // lanes) * size + max(-(-M // lanes) * size, shards * spread_size(kb, lanes))
 
 
 @Kernel

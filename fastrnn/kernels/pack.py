@@ -6,17 +6,17 @@ Panels lie `panel_size` elements apart. Weights are packed once a call, the oper
 
 from numba import prange
 
-from fastrnn.kernels.jit import Kernel, device
+from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.simd import element, lanes, load_first, pointer, set_element, store, transpose, zeros
 
 
-@device
+@layout
 def split(total, parts, i):
     """First of the items that part i of `parts` owns; parts differ by one item at most."""
     return total * i // parts
 
 
-@device
+@layout
 def panel_size(K, width):
     """Elements from one panel of `width` lanes to the next: one row more than K, so that the panels of a tile
     don't fall into the same set of the cache (2x8 at K=256: 95 -> 110 GF/s)."""

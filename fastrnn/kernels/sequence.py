@@ -2,8 +2,8 @@
 
 Rows are tokens in time-major order: step t owns rows first[t] .. first[t]+count[t]-1, and a sequence keeps its place
 from step to step, so count never grows (ragged batches are sorted by length before they come here).
-Threads own a grid of row_shards x unit_shards of every step: with one unit shard a thread runs a stretch of steps for
-its own rows and meets nobody; with more, all threads meet after each step (`stretch` = 1).
+Threads own a grid of row_shards x unit_shards of every step: with one unit shard a thread runs all steps for its own
+rows and meets nobody; with more, all threads meet after each step (`stretch` = 1).
 
 Pre-activations live in "tile order": for each block of `lanes` units, its gates' vectors side by side. The chain of
 sums of a pre-activation starts at the bias, runs over the inputs and goes on over the previous hidden state, in that
@@ -23,8 +23,17 @@ from fastrnn.kernels.cells import (
     saved,
     states,
 )
-from fastrnn.kernels.jit import Kernel, device
-from fastrnn.kernels.matmul import MAX_ROWS, REGISTERS, copy_rows, row_blocks, spread_size, tile_block, widest
+from fastrnn.kernels.jit import Kernel, device, layout
+from fastrnn.kernels.matmul import (
+    MAX_ROWS,
+    REGISTERS,
+    ROW_BLOCK,
+    copy_rows,
+    row_blocks,
+    spread_size,
+    tile_block,
+    widest,
+)
 from fastrnn.kernels.pack import panel_size, split
 from fastrnn.kernels.simd import (
     lanes,
@@ -40,13 +49,13 @@ from fastrnn.kernels.simd import (
 from fastrnn.kernels.tile import tile
 
 
-@device
+@layout
 def padded(units, width):
     """Units, filled up to whole vectors."""
     return -(-units // width) * width
 
 
-@device
+@layout
 def state_stride(units, width):
     """Elements from row to row of the states' workspace: never a power of two, which would crowd the cache."""
     return padded(units, width) + width
@@ -60,31 +69,70 @@ def gate_rows(rows, panels):
     return -(-rows // max(count, 1))
 
 
-@device
-def project(x, tokens, first_row, rows, I, W_ih, bias, z, z_row, left, right, work):
-    """z = bias + x W_ih^T for `rows` rows and the panels left..right-1, z at the first of both.
+@layout
+def chunk_steps(rows):
+    """Steps whose inputs are projected together when each brings `rows` rows."""
+    return max(1, ROW_BLOCK // max(rows, 1))
 
-    With tokens W_ih is a table in panels, one row a token: the product of a one-hot x, or any other.
+
+@layout
+def chunk_rows(rows):
+    """Most rows of a chunk."""
+    return chunk_steps(rows) * rows
+
+
+@layout
+def input_work(I, rows, width):
+    """Elements of workspace for the gathered inputs of a chunk, or for one block of a step's rows."""
+    return max(chunk_rows(rows) * (I + width), spread_size(I, width))
+
+
+@device
+def look_up(tokens, first_row, rows, table, size, bias, z, z_row, left, right):
+    """z = bias + the rows of a table in panels that the tokens name."""
+    width = lanes(z)
+    for i in range(rows):
+        for p in range(left, right):
+            row = load(table + (p * size + tokens[first_row + i] * width))
+            store(z + (i * z_row + (p - left) * width), row + load(bias + p * width))
+
+
+@device
+def project(x, tokens, first, count, start, stop, low, high, I, W_ih, bias, z, z_row, left, right, work):
+    """z = bias + x W_ih^T for the steps start..stop-1, their rows low..high-1, and the panels left..right-1.
+
+    The rows of a chunk are gathered first, so that few rows a step still share one reading of the weights.
     """
-    width = lanes(x)
+    width = lanes(z)
     size = panel_size(I, width)
-    if tokens.size:
-        for i in range(rows):
-            for p in range(left, right):
-                row = load(W_ih + (p * size + tokens[first_row + i] * width))
-                store(z + (i * z_row + (p - left) * width), row + load(bias + p * width))
-    else:
-        row_blocks(
-            rows, I, x + first_row * I, I, W_ih + left * size, size, bias + left * width, 0, z, z_row,
-            (right - left) * width, work,
+    stride, total = I + width, 0
+    for t in range(start, stop):
+        rows = max(0, min(high, count[t]) - low)
+        row = first[t] + low
+        if tokens.size:
+            look_up(tokens, row, rows, W_ih, size, bias, z + total * z_row, z_row, left, right)
+        elif stop - start > 1:
+            copy_rows(work + total * stride, stride, pointer(x) + row * I, I, rows, I)
+        else:
+            row_blocks(
+                rows, I, pointer(x) + row * I, I, W_ih + left * size, size, bias + left * width, 0, z, z_row,
+                (right - left) * width, work,
+            )  # fmt: skip
+        total += rows
+    if not tokens.size and stop - start > 1:
+        tile_block(
+            total, I, work, stride, 1, W_ih + left * size, size, bias + left * width, 0, z, z_row,
+            (right - left) * width,
         )  # fmt: skip
 
 
 @device
-def forward_rows(cell, rows, left, right, H, W_hh, z, z_row, h_prev, new, y, y_row, history, kept, stride, state_size, keeping):
+def forward_rows(
+    cell, rows, left, right, H, W_hh, z, z_row, h_prev, new, y, y_row, history, kept, stride, state_size, keeping
+):
     """One step for `rows` rows and the unit blocks left..right-1.
 
-    z, h_prev, new, y, history, kept point to the first of the rows. h_prev and new: states of the step before and of
+    z, h_prev, new, y, history, kept point to the first of the rows, z also to the first of the blocks. h_prev and new: states of the step before and of
     this one, state_size elements from state to state.
     """
     width = lanes(z)
@@ -101,7 +149,7 @@ def forward_rows(cell, rows, left, right, H, W_hh, z, z_row, h_prev, new, y, y_r
             for q in range(i, i + r):
                 for v in range(u, u + blocks):
                     prefetch_write(y + (q * y_row + v * width))
-            at = z + (i * z_row + u * G * width)
+            at = z + (i * z_row + (u - left) * G * width)
             tile(
                 r, blocks * G, H, h_prev + i * stride, stride, 1, W_hh + u * G * size, size,
                 at, z_row, at, z_row, width,
@@ -110,7 +158,7 @@ def forward_rows(cell, rows, left, right, H, W_hh, z, z_row, h_prev, new, y, y_r
                 for v in range(u, u + blocks):
                     unit = v * width
                     state = load_states(cell, h_prev + (q * stride + unit), state_size)
-                    gate = load_gates(cell, z + (q * z_row + unit * G), width)
+                    gate = load_gates(cell, z + (q * z_row + (v - left) * G * width), width)
                     state, keep = cell_forward(cell, unit, gate, state)
                     store_many(new + (q * stride + unit), state_size, state)
                     store_first(y + (q * y_row + unit), state[0], H - unit)
@@ -139,7 +187,7 @@ def project_table(weight, I, W_ih, cell, table, V, blocks, work, shards):
 @Kernel
 def sequence_forward(
     x, tokens, I, W_ih, W_hh, cell, initial, first, count, y, y_at, y_row, final, history, kept,
-    B, H, chunk, stretch, row_shards, unit_shards, z, state, work,
+    B, H, stretch, row_shards, unit_shards, z, state, work,
 ):  # fmt: skip
     """Run a cell over all steps.
 
@@ -155,9 +203,10 @@ def sequence_forward(
     y : out, h_t of row n at y_at + n*y_row
     history : (N, S-1, blocks*lanes), out, the other states; kept : (N, saved*blocks*lanes), out, tile order;
         neither is touched when `kept` and `history` are empty
-    chunk : steps projected at a time; stretch : steps between meetings of the threads, dividing `chunk`
-    z : work (rows of a chunk, gates*blocks*lanes); state : work (2, S, B, state_stride);
-        work : row_shards*unit_shards*spread_size(I)
+    stretch : steps between meetings of the threads; 1 unless unit_shards is 1
+    z : work, chunk_rows(rows of a shard)*gates*padded(units of a shard) elements a shard
+    state : work (2, S, B, state_stride)
+    work : input_work(I, rows of a shard) elements a shard
 
     Cost: 2*N*G*H*(I+H) flop. Reference twin: fastrnn.reference.sequence.sequence_forward.
     """
@@ -165,43 +214,38 @@ def sequence_forward(
     G, S, A = gates(cell), states(cell), saved(cell)
     T = count.size
     blocks, full = padded(H, width) // width, padded(H, width)
-    stride, z_row = state_stride(H, width), G * full
+    stride = state_stride(H, width)
     state_size = B * stride
-    shards = row_shards * unit_shards
     keeping = history.size + kept.size > 0
     copy_rows(pointer(state) + S * state_size, stride, pointer(initial), H, S * B, H)
-    for t0 in range(0, T, chunk):
-        t1 = min(t0 + chunk, T)
-        total = first[t1 - 1] + count[t1 - 1] - first[t0]
-        by_rows = total >= MAX_ROWS * shards
-        for s in prange(shards):
-            low, high, left, right = 0, total, 0, blocks
-            if by_rows:
-                low, high = split(total, shards, s), split(total, shards, s + 1)
-            else:
-                left, right = split(blocks, shards, s), split(blocks, shards, s + 1)
-            project(
-                pointer(x), tokens, first[t0] + low, high - low, I, pointer(W_ih), pointer(cell.bias),
-                pointer(z) + (low * z_row + left * G * width), z_row, left * G, right * G,
-                pointer(work) + s * spread_size(I, width),
-            )  # fmt: skip
-        for start in range(t0, t1, stretch):
-            for s in prange(shards):
-                rows, units = s // unit_shards, s % unit_shards
-                low = split(B, row_shards, rows)
-                left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
-                for t in range(start, min(start + stretch, t1)):
-                    high = min(split(B, row_shards, rows + 1), count[t])
-                    n = first[t] + low
-                    forward_rows(
-                        cell, high - low, left, right, H, pointer(W_hh),
-                        pointer(z) + (n - first[t0]) * z_row, z_row,
-                        pointer(state) + ((1 - t % 2) * S * state_size + low * stride),
-                        pointer(state) + (t % 2 * S * state_size + low * stride),
-                        pointer(y) + (y_at + n * y_row), y_row,
-                        pointer(history) + n * (S - 1) * full, pointer(kept) + n * A * full, stride, state_size,
-                        keeping,
+    most_rows, most_blocks = -(-B // row_shards), -(-blocks // unit_shards)
+    chunk = chunk_steps(most_rows)
+    z_size, work_size = chunk_rows(most_rows) * G * most_blocks * width, input_work(I, most_rows, width)
+    for start in range(0, T, stretch):
+        for s in prange(row_shards * unit_shards):
+            rows, units = s // unit_shards, s % unit_shards
+            low, last = split(B, row_shards, rows), split(B, row_shards, rows + 1)
+            left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
+            z_row = (right - left) * G * width
+            for t in range(start, min(start + stretch, T)):
+                own_z = pointer(z) + s * z_size
+                chunk_start = t // chunk * chunk
+                if t == chunk_start:
+                    project(
+                        x, tokens, first, count, t, min(t + chunk, T), low, last, I, pointer(W_ih), pointer(cell.bias),
+                        own_z, z_row, left * G, right * G, pointer(work) + s * work_size,
                     )  # fmt: skip
+                done = 0
+                for before in range(chunk_start, t):
+                    done += max(0, min(last, count[before]) - low)
+                n = first[t] + low
+                forward_rows(
+                    cell, min(last, count[t]) - low, left, right, H, pointer(W_hh), own_z + done * z_row, z_row,
+                    pointer(state) + ((1 - t % 2) * S * state_size + low * stride),
+                    pointer(state) + (t % 2 * S * state_size + low * stride),
+                    pointer(y) + (y_at + n * y_row), y_row,
+                    pointer(history) + n * (S - 1) * full, pointer(kept) + n * A * full, stride, state_size, keeping,
+                )  # fmt: skip
     t = T
     for row in range(B):
         while t > 0 and count[t - 1] <= row:

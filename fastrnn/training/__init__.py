@@ -1,0 +1,1 @@
+"""Training of character models: text, loop, checkpoints; without the command line."""

@@ -1,0 +1,185 @@
+"""Checkpoints of a character model: one safetensors file that is either whole or refused.
+
+Tensors: every parameter by its name, and every array of the optimiser's state as `optimizer.<name>`. Metadata:
+`fastrnn`, a JSON object of format version, model config (vocabulary included), step, optimiser and extra values; and
+`sha256`, over name, dtype, shape and bytes of the tensors in the order of their names, then that JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from fastrnn import checks
+
+if TYPE_CHECKING:
+    from fastrnn.models import CharLM
+    from fastrnn.optim import Optimizer
+
+FORMAT = 1
+LIMITS = {"hidden_size": (1, 1 << 16), "num_layers": (1, 256), "embedding_size": (0, 1 << 16)}  # both included
+_MAX_BYTES = 1 << 34
+_OPTIMIZER = "optimizer."
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be read or written: one line that begins with its path."""
+
+
+class Info(NamedTuple):
+    """What a checkpoint holds beside the model."""
+
+    step: int
+    optimizer: dict[str, object] | None  # for the load_state_dict of an optimiser of the same class
+    extra: dict[str, str | int | float]
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: CharLM,
+    optimizer: Optimizer | None = None,
+    step: int = 0,
+    extra: Mapping[str, str | int | float] | None = None,
+) -> None:
+    """Write a checkpoint so that `path` holds, at every moment, either the earlier file or the new one, whole.
+
+    The file's mode follows the umask; symbolic links are followed.
+    Raises CheckpointError: `model.safetensors: not written: No space left on device`,
+    `model.safetensors: not written: decoder.bias is not finite`.
+    """
+    tensors = {name: np.ascontiguousarray(value) for name, value in model.parameters.items()}
+    state = optimizer.state_dict() if optimizer else {}
+    arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+    tensors |= {_OPTIMIZER + name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(f"{path}: not written: {name} is not finite")
+    description = json.dumps(
+        {
+            "format": FORMAT,
+            "config": model.config,
+            "step": step,
+            "optimizer": {name: value for name, value in state.items() if name not in arrays},
+            "extra": dict(extra or {}),
+        },
+        allow_nan=False,
+    )
+    metadata = {"fastrnn": description, "sha256": _checksum(tensors, description)}
+    try:
+        _write(Path(os.path.realpath(path)), safetensors.numpy.save(tensors, metadata))
+    except OSError as error:
+        raise CheckpointError(f"{path}: not written: {error.strerror}") from error
+
+
+def load(path: str | os.PathLike[str]) -> tuple[CharLM, Info]:
+    """Read a checkpoint, check it against its own config and checksum, and build the model.
+
+    Raises CheckpointError, among others: `model.safetensors: No such file or directory`,
+    `model.safetensors: not a safetensors file: ...`, `model.safetensors: not a checkpoint of fastrnn`,
+    `model.safetensors: format 2, expected 1`, `model.safetensors: damaged: checksum mismatch`.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MAX_BYTES:
+                raise CheckpointError(f"{path}: expected at most {_MAX_BYTES} bytes, got {size}")
+            data = file.read(size)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    try:
+        return _parse(data)
+    except (ValueError, TypeError, RecursionError) as error:  # RecursionError: JSON of absurd depth
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, durably: the file reaches the disk before its name does."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # elsewhere a directory can't be opened
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], description: str) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype.name} {value.shape}\n".encode())
+        digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).data)
+    digest.update(description.encode())
+    return digest.hexdigest()
+
+
+def _parse(data: bytes) -> tuple[CharLM, Info]:
+    from fastrnn.models import CharLM  # here, so that what only reports an error does not load a compiler
+
+    try:
+        tensors = safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
+        raise ValueError(f"not a safetensors file: {error}") from error
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header.get("__metadata__") or {}
+    if not {"fastrnn", "sha256"} <= set(metadata):
+        raise ValueError("not a checkpoint of fastrnn")
+    description = json.loads(metadata["fastrnn"])
+    if not isinstance(description, dict) or "format" not in description:
+        raise ValueError("not a checkpoint of fastrnn")
+    if description["format"] != FORMAT:
+        raise ValueError(f"format {description['format']}, expected {FORMAT}")
+    if _checksum(tensors, metadata["fastrnn"]) != metadata["sha256"]:
+        raise ValueError("damaged: checksum mismatch")
+
+    checks.same_names("description", description, dict.fromkeys(("format", "config", "step", "optimizer", "extra")))
+    arrays = {name.removeprefix(_OPTIMIZER): tensors.pop(name) for name in list(tensors) if name.startswith(_OPTIMIZER)}
+    config = _checked_config(description["config"], sum(value.size for value in tensors.values()))
+    model = CharLM(**config)
+    parameters = model.parameters
+    checks.same_names("parameters", tensors, parameters)
+    for name, value in tensors.items():
+        _check_array(name, value, parameters.dtype, parameters.shapes[name])
+    for name, value in arrays.items():
+        _check_array(_OPTIMIZER + name, value, parameters.dtype, parameters.flat.shape)
+    parameters.update(tensors)
+    optimizer = {**description["optimizer"], **arrays} or None
+    return model, Info(checks.integer("step", description["step"], 0), optimizer, description["extra"])
+
+
+def _checked_config(config: object, elements: int) -> dict[str, object]:
+    """The config, once it is known that a model of it is no larger than the file."""
+    if not isinstance(config, dict) or not isinstance(config.get("vocabulary"), str):
+        raise ValueError("config: expected the arguments of CharLM")
+    for name, (low, high) in LIMITS.items():
+        if checks.integer(name, config.get(name), low) > high:
+            raise ValueError(f"{name}: expected an integer <= {high}, got {config[name]}")
+    H, V = config["hidden_size"], len(config["vocabulary"])
+    least = config["num_layers"] * H * H + V * (H + config["embedding_size"])
+    if least > elements:
+        raise ValueError(f"parameters: expected at least {least} elements for the config, got {elements}")
+    return config
+
+
+def _check_array(name: str, value: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    checks.array(name, value, dtype, *shape)
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name}: not finite")

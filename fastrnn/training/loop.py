@@ -1,0 +1,115 @@
+"""The training loop of a character model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastrnn import checks
+from fastrnn.training.text import Batches
+
+if TYPE_CHECKING:
+    from fastrnn.models import CharLM
+    from fastrnn.optim import Optimizer
+
+LOGS = 100  # logging points of a run
+LOGS_AN_EVALUATION = 10
+
+
+class Metrics(NamedTuple):
+    """What is known after a training step; losses in nats per character."""
+
+    step: int  # steps done
+    progress: float  # share of the run that is done, 0..1
+    loss: float  # of this step's window
+    train_loss: float | None  # at a logging point: mean loss since the one before
+    val_loss: float | None  # at an evaluation: mean loss over the validation text
+    chars_per_second: float  # of training since the start, without the first step, which may compile kernels
+    grad_norm: float  # Euclidean norm of all gradients, before clipping
+
+
+def train(
+    model: CharLM,
+    optimizer: Optimizer,
+    batches: Batches,
+    validation: Batches | None = None,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    scale: float = 1.0,
+    decay: bool = True,
+) -> Iterator[Metrics]:
+    """Train `model` in place and yield the metrics of every step; stop iterating to stop training.
+
+    Parameters
+    ----------
+    steps, seconds : the length of the run, one of the two; the seconds count training after the first step, without
+        evaluations
+    clip_norm, clip_value : largest norm of all gradients, or largest size of each; one of the two or none
+    scale : factor of the loss and of its gradients, before clipping
+    decay : let the learning rate fall linearly from `optimizer.lr` to 0 over the run
+
+    The hidden state is carried from window to window and starts at 0 in every epoch. The last step is a logging
+    point and an evaluation. With `steps`, all metrics but the speed are the same in every run.
+
+    Raises FloatingPointError: `step 12: the loss is nan; try a lower learning rate`.
+    """
+    if (steps is None) == (seconds is None):
+        raise ValueError(f"train: expected either steps or seconds, got steps={steps} and seconds={seconds}")
+    if steps is not None:
+        checks.integer("steps", steps, 1)
+    else:
+        checks.number("seconds", seconds)
+    lr = optimizer.lr
+    step, progress, point, elapsed, losses = 0, 0.0, 0, 0.0, []
+    while progress < 1:
+        window = step % len(batches)
+        if window == 0:
+            state = model.initial_state(batches.batch)
+        x, y = batches[window]
+        optimizer.lr = lr * (1 - progress) if decay else lr
+        start = time.perf_counter()
+        loss, grad_norm, state = model.train_step(
+            x, y, state, optimizer, clip_norm=clip_norm, clip_value=clip_value, scale=scale
+        )
+        spent = time.perf_counter() - start
+        optimizer.lr = lr
+        step += 1
+        loss /= scale
+        _check_finite(step, "the loss", loss)
+        _check_finite(step, "the gradient's norm", grad_norm)
+        losses.append(loss)
+        elapsed += spent if step > 1 else 0.0
+
+        if steps is not None:
+            progress = step / steps
+        else:
+            progress = 1.0 if elapsed >= seconds else elapsed / seconds
+        previous, point = point, int(progress * LOGS + 1e-9)  # 29 / 100 * 100 is just below 29
+        train_loss = val_loss = None
+        if point > previous:
+            train_loss, losses = sum(losses) / len(losses), []
+        if validation and point // LOGS_AN_EVALUATION > previous // LOGS_AN_EVALUATION:
+            val_loss = evaluate(model, validation)
+            _check_finite(step, "the validation loss", val_loss)
+        speed = x.size * (step - 1) / elapsed if step > 1 else x.size / spent
+        yield Metrics(step, progress, loss, train_loss, val_loss, speed, grad_norm)
+
+
+def evaluate(model: CharLM, batches: Batches) -> float:
+    """The mean loss over all windows of a text, the hidden state carried along, in nats per character."""
+    state = model.initial_state(batches.batch)
+    total = 0.0
+    for x, y in batches:
+        loss, state = model.loss(x, y, state)
+        total += loss
+    return total / len(batches)
+
+
+def _check_finite(step: int, name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise FloatingPointError(f"step {step}: {name} is {value}; try a lower learning rate")
