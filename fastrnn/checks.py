@@ -21,13 +21,15 @@ def dtype(name: object) -> np.dtype:
 def array(name: str, value: object, like: np.dtype, *shape: int | None, letters: str = "") -> np.ndarray:
     """`value` as a C-contiguous native array of dtype `like` and the given shape; None in `shape` fits any size."""
     found = np.asarray(value)
-    if found.dtype.newbyteorder("=") != like:
+    if found.dtype != like and found.dtype.newbyteorder("=") != like:
         raise TypeError(f"{name}: expected dtype {like.name}, got {found.dtype.name}")
     _shape(name, found, shape, letters)
     return np.ascontiguousarray(found, like)
 
 
 def _shape(name, found, shape, letters):
+    if found.shape == shape:
+        return
     if found.ndim != len(shape) or any(size not in (None, got) for size, got in zip(shape, found.shape, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         wanted += "," if len(shape) == 1 else ""
@@ -40,10 +42,11 @@ def tokens(name: str, value: object, below: int, *shape: int | None, letters: st
     if found.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got dtype {found.dtype.name}")
     _shape(name, found, shape, letters)
-    if found.size and (found.min() < 0 or found.max() >= below):
+    found = np.ascontiguousarray(found, np.int64)
+    if found.size and found.view(np.uint64).max() >= below:  # negative ones are large
         wrong = found[(found < 0) | (found >= below)][0]
         raise ValueError(f"{name}: expected 0 <= token < {below}, got {wrong}")
-    return np.ascontiguousarray(found, np.int64)
+    return found
 
 
 def rank(name: str, value: object, letters: str, *ranks: int) -> np.ndarray:

@@ -6,6 +6,7 @@ inputs and output as they are when it is called: call it before they change.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from fastrnn.kernels import loss as loss_kernels
 from fastrnn.kernels import matmul, pack, sequence
 from fastrnn.kernels.cells import TRAITS
 from fastrnn.kernels.target import lanes_of
-from fastrnn.parameters import aligned_empty as empty
+from fastrnn.memory import aligned_empty as empty
+from fastrnn.memory import scratch, zeros
 
 _NO_TOKENS = np.empty(0, np.int64)
 # Logits and their gradient, in one buffer of this size or 16 rows, whichever is more: rows enough to keep the
@@ -24,20 +26,19 @@ _LOGITS_BYTES = 1 << 25
 _LEAST_ROWS = 16
 
 
-def _product(a, b, c, *, c0=None, a_transposed=False, b_transposed=False, a_at=0, K=None):
-    """c = c0 + a b (2-D, C-contiguous); c0: c itself, a row (bias), or None for 0. `a_at`, K: a stretch of rows."""
-    M, N = c.shape
-    K = K if K is not None else a.shape[0] if a_transposed else a.shape[1]
+def _product(a, b, c, *, c0=None, a_transposed=False, b_transposed=False):
+    """c = c0 + a b (2-D, C-contiguous); c0: c itself, a row (bias), or None for 0."""
+    (M, N), K = c.shape, a.shape[0] if a_transposed else a.shape[1]
     lanes, dtype = lanes_of(c.itemsize), c.dtype
-    if c0 is None:
-        c0 = np.zeros(N, dtype)
     c0_row = N if c0 is c else 0
+    if c0 is None:
+        c0 = zeros(N, dtype)
     a_row, a_k = (1, a.shape[1]) if a_transposed else (a.shape[1], 1)
     b_k, b_n = (1, b.shape[1]) if b_transposed else (b.shape[1], 1)
     count = threads.for_work(2 * M * N * K * c.itemsize / 4)
-    work = empty(matmul.product_work(M, N, K, lanes, count), dtype)
+    work = scratch("product", matmul.product_work(M, N, K, lanes, count), dtype)
     a, b, c0, c = (array.reshape(-1) for array in (a, b, c0, c))
-    matmul.product(count, a, a_at, a_row, a_k, b, 0, b_k, b_n, c0, 0, c0_row, c, 0, N, M, N, K, work, count)
+    matmul.product(count, a, 0, a_row, a_k, b, 0, b_k, b_n, c0, 0, c0_row, c, 0, N, M, N, K, work, count)
 
 
 def _column_sums(a, total, add=False):
@@ -45,10 +46,10 @@ def _column_sums(a, total, add=False):
     matmul.column_sums(count, a.reshape(-1), *a.shape, total, add, count)
 
 
-def _packed(weight, k_stride, n_stride, K, N, gates):
-    """Panels of a weight matrix; see fastrnn.kernels.pack.pack_weights."""
+def _packed(purpose, weight, k_stride, n_stride, K, N, gates):
+    """Panels of a weight matrix, in scratch; see fastrnn.kernels.pack.pack_weights."""
     lanes = lanes_of(weight.itemsize)
-    panels = empty(gates * -(-N // lanes) * pack.panel_size(K, lanes), weight.dtype)
+    panels = scratch(purpose, gates * -(-N // lanes) * pack.panel_size(K, lanes), weight.dtype)
     count = threads.for_bytes(2 * weight.nbytes)
     pack.pack_weights(count, weight.reshape(-1), k_stride, n_stride, K, N, gates, panels, count)
     return panels
@@ -60,6 +61,12 @@ def _tile_order(bias, gates, H, lanes):
     ordered = np.zeros((gates, blocks * lanes), bias.dtype)
     ordered[:, :H] = bias.reshape(gates, H)
     return ordered.reshape(gates, blocks, lanes).swapaxes(0, 1).reshape(-1)
+
+
+@lru_cache
+def _dense(T, B):
+    """The first row and the number of rows of each of T steps with B rows."""
+    return np.arange(T) * B, np.full(T, B)
 
 
 def recurrent(
@@ -92,53 +99,54 @@ def recurrent(
     N, dtype, lanes = T * B, initial.dtype, lanes_of(initial.itemsize)
     full = -(-H // lanes) * lanes
     plan = threads.for_sequence(T, B, G * H * H, dtype.itemsize)
-    first, count = np.arange(T) * B, np.full(T, B)
+    first, count = _dense(T, B)
     tag = cell(_tile_order(bias, G, H, lanes))
-    panels = _packed(W_ih, 1, I, I, H, G)
+    panels = _packed("W_ih", W_ih, 1, I, I, H, G)
     tokens, inputs, width = _NO_TOKENS, x.reshape(-1), I
     if x.dtype == np.int64:
         tokens, inputs = inputs, np.empty(0, dtype)
     if table is not None:
         width = len(table)
-        rows = empty(G * full // lanes * pack.panel_size(width, lanes), dtype)
+        rows = scratch("table", G * full // lanes * pack.panel_size(width, lanes), dtype)
         shards = threads.for_work(2 * width * G * H * I)
-        room = empty(shards * matmul.spread_size(I, lanes), dtype)
+        room = scratch("work", shards * matmul.spread_size(I, lanes), dtype)
         sequence.project_table(shards, table.reshape(-1), I, panels, tag, rows, width, G * full // lanes, room, shards)
         panels, tag = rows, cell(np.zeros_like(tag.bias))
-    y, final = empty((T, B, H), dtype), empty((S, B, H), dtype)
+    states = empty((T + 1, B, H), dtype)  # h_0 first, so that h_{t-1} of all steps is one stretch of rows
+    states[0] = initial[0]
+    y, final = states[1:], empty((S, B, H), dtype)
     history, kept = empty(N * (S - 1) * full, dtype), empty(N * A * full, dtype)
     shard_rows, shard_blocks = -(-B // plan.row_shards), -(-full // lanes // plan.unit_shards)
-    z = empty(plan.shards * sequence.chunk_rows(shard_rows) * G * shard_blocks * lanes, dtype)
-    work = empty(plan.shards * sequence.input_work(width, shard_rows, lanes), dtype)
-    state = empty(2 * S * B * sequence.state_stride(H, lanes), dtype)
+    z = scratch("z", plan.shards * sequence.chunk_rows(shard_rows) * G * shard_blocks * lanes, dtype)
+    work = scratch("work", plan.shards * sequence.input_work(width, shard_rows, lanes), dtype)
+    state = scratch("state", 2 * S * B * sequence.state_stride(H, lanes), dtype)
     sequence.sequence_forward(
-        plan.shards, inputs, tokens, width, panels, _packed(W_hh, 1, H, H, H, G), tag, initial.reshape(-1), first, count,
+        plan.shards, inputs, tokens, width, panels, _packed("W_hh", W_hh, 1, H, H, H, G), tag, initial.reshape(-1), first, count,
         y.reshape(-1), 0, H, final.reshape(-1), history, kept, B, H, plan.stretch, plan.row_shards,
         plan.unit_shards, z, state, work,
     )  # fmt: skip
 
     def pullback(dy, d_final, dW_ih, dW_hh, d_bias, d_table=None):
-        dz, d_initial = empty((N, G * H), dtype), empty((S, B, H), dtype)
+        dz, d_initial = scratch("dz", N * G * H, dtype).reshape(N, G * H), empty((S, B, H), dtype)
         dy_row = H
         if dy is None:
-            dy, dy_row = np.zeros(H, dtype), 0
-        dz_state = empty(2 * B * sequence.state_stride(G * H, lanes), dtype)
+            dy, dy_row = zeros(H, dtype), 0
+        dz_state = scratch("state", 2 * B * sequence.state_stride(G * H, lanes), dtype)
         sequence.sequence_backward(
-            plan.shards, y.reshape(-1), 0, H, _packed(W_hh, H, 1, G * H, H, 1), tag, initial.reshape(-1), first, count,
+            plan.shards, y.reshape(-1), 0, H, _packed("W_hh", W_hh, H, 1, G * H, H, 1), tag, initial.reshape(-1), first, count,
             history, kept, dy.reshape(-1), 0, dy_row, d_final.reshape(-1), d_initial.reshape(-1), dz.reshape(-1), B, H,
-            plan.stretch, plan.row_shards, plan.unit_shards, dz_state, empty(S * B * full, dtype),
-            empty(S * B * full, dtype),
+            plan.stretch, plan.row_shards, plan.unit_shards, dz_state, scratch("carry", S * B * full, dtype),
+            scratch("start", S * B * full, dtype),
         )  # fmt: skip
-        _product(dz, initial[0], dW_hh, a_transposed=True, K=B if N else 0)
-        if T > 1:
-            _product(dz, y.reshape(N, H), dW_hh, c0=dW_hh, a_transposed=True, a_at=B * G * H, K=N - B)
+        _product(dz, states[:-1].reshape(N, H), dW_hh, a_transposed=True)
         _column_sums(dz, d_bias)
         if not tokens.size:
             dx = empty((T, B, I), dtype)
             _product(dz, W_ih, dx.reshape(N, I))
             _product(dz, x.reshape(N, I), dW_ih, a_transposed=True)
             return dx, d_initial
-        d_rows = np.zeros((width, G * H), dtype)
+        d_rows = scratch("d_rows", width * G * H, dtype).reshape(width, G * H)
+        d_rows.fill(0)
         shards = threads.for_bytes(dz.nbytes)
         embedding_kernels.scatter_add(shards, dz.reshape(-1), tokens, G * H, d_rows.reshape(-1), shards)
         if table is None:
@@ -193,7 +201,8 @@ def _softmax_cross_entropy(logits, targets, scale, d_logits):
     """The losses (N,); scale*gradient goes to d_logits, which may be logits or empty."""
     N, V = logits.shape
     count = threads.for_work(100 * N * V)
-    losses, work = empty(N, logits.dtype), empty(2 * N + 64 // logits.itemsize * count, logits.dtype)
+    losses = np.empty(N, logits.dtype)
+    work = scratch("softmax", 2 * N + 64 // logits.itemsize * count, logits.dtype)
     loss_kernels.softmax_cross_entropy(
         count, logits.reshape(-1), V, targets, V, scale, losses, d_logits.reshape(-1), V, work, count
     )
@@ -241,7 +250,7 @@ def linear_cross_entropy(
         dx, (d_weight, d_bias) = empty(x.shape, x.dtype), gradients
     for start in range(0, max(N, 1), max(rows, 1)):
         part, wanted = x[start : start + rows], targets[start : start + rows]
-        logits = empty((len(part), V), x.dtype)
+        logits = scratch("logits", len(part) * V, x.dtype).reshape(len(part), V)
         _product(part, weight, logits, c0=bias, b_transposed=True)
         d_logits = np.empty(0, x.dtype) if gradients is None else logits
         total += float(_softmax_cross_entropy(logits, wanted, scale / N, d_logits).sum(dtype=np.float64))

@@ -1,20 +1,33 @@
 """All parameters of a model, or their gradients, in one flat aligned buffer with named views."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from fastrnn import checks
+from fastrnn.memory import aligned_empty
 
-_CACHE_LINE = 64
 
+class _Layout:
+    """Names, shapes and places in a flat buffer; shared by parameters, gradients and their groups."""
 
-def aligned_empty(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised C-contiguous array whose first element starts a cache line, as full vectors like it."""
-    count = shape if isinstance(shape, int) else int(np.prod(shape, dtype=np.int64))
-    buffer = np.empty(count + _CACHE_LINE // dtype.itemsize, dtype)
-    start = -buffer.ctypes.data % _CACHE_LINE // dtype.itemsize
-    return buffer[start : start + count].reshape(shape)
+    def __init__(self, shapes):
+        self.shapes, self.places, self.size = dict(shapes), {}, 0
+        for name, shape in self.shapes.items():
+            end = self.size + math.prod(shape)
+            self.places[name] = slice(self.size, end)
+            self.size = end
+        self._groups = {}
+
+    def group(self, prefix):
+        """The layout of the consecutive names `prefix.*`, without the prefix, and its place."""
+        if prefix not in self._groups:
+            names = [name for name in self.shapes if name.startswith(prefix + ".")]
+            layout = _Layout({name.removeprefix(prefix + "."): self.shapes[name] for name in names})
+            start = self.places[names[0]].start
+            self._groups[prefix] = layout, slice(start, start + layout.size)
+        return self._groups[prefix]
 
 
 class Parameters(Mapping[str, np.ndarray]):
@@ -24,48 +37,57 @@ class Parameters(Mapping[str, np.ndarray]):
     ----------
     shapes : mapping name -> shape, in the order of the buffer
     dtype : "float32" or "float64"
-    flat : 1-D array to lay the views over; allocated (uninitialised) by default
 
     `p[name] = value` copies into the view; `p[name][...] = value` does the same. The optimisers, clipping and
     checkpoints work on `flat` in one pass. A layer and the model that holds it share one buffer.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: object, flat: np.ndarray | None = None) -> None:
-        self.shapes = dict(shapes)
-        self.dtype = checks.dtype(dtype)
-        sizes = [int(np.prod(shape, dtype=np.int64)) for shape in self.shapes.values()]
-        self.flat = aligned_empty(sum(sizes), self.dtype) if flat is None else flat
-        ends = np.cumsum(sizes)
-        self._views = {
-            name: self.flat[end - size : end].reshape(shape)
-            for (name, shape), size, end in zip(self.shapes.items(), sizes, ends, strict=True)
-        }
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: object) -> None:
+        layout = _Layout(shapes)
+        self._over(layout, aligned_empty(layout.size, checks.dtype(dtype)))
+
+    def _over(self, layout, flat):
+        self._layout, self.flat, self._views = layout, flat, {}
+        return self
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        return self.flat.dtype
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter by name."""
+        return self._layout.shapes
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._views[name]
+        view = self._views.get(name)
+        if view is None:
+            view = self._views[name] = self.flat[self._layout.places[name]].reshape(self._layout.shapes[name])
+        return view
 
     def __setitem__(self, name: str, value: object) -> None:
         """Copy `value` into the parameter `name`.
 
         Raises ValueError: `weight_hh_l0: expected shape (512, 512), got (512, 64)`.
         """
-        value = np.asarray(value)
-        if value.shape != self.shapes[name]:
-            raise ValueError(f"{name}: expected shape {self.shapes[name]}, got {value.shape}")
-        self._views[name][...] = value
+        view, value = self[name], np.asarray(value)
+        if value.shape != view.shape:
+            raise ValueError(f"{name}: expected shape {view.shape}, got {value.shape}")
+        view[...] = value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
+        return iter(self.shapes)
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self.shapes)
 
     def __repr__(self) -> str:
         return f"Parameters({self.flat.size} x {self.dtype.name}: {', '.join(self.shapes)})"
 
     def empty_like(self) -> "Parameters":
         """The same names and shapes over a new, uninitialised buffer."""
-        return Parameters(self.shapes, self.dtype)
+        return object.__new__(Parameters)._over(self._layout, aligned_empty(self.flat.size, self.flat.dtype))
 
     def zeros_like(self) -> "Parameters":
         """The same names and shapes over a new buffer of zeros."""
@@ -75,11 +97,8 @@ class Parameters(Mapping[str, np.ndarray]):
 
     def group(self, prefix: str) -> "Parameters":
         """The consecutive parameters named `prefix.*` as Parameters of their own, over the same memory."""
-        names = [name for name in self.shapes if name.startswith(prefix + ".")]
-        shapes = {name.removeprefix(prefix + "."): self.shapes[name] for name in names}
-        size = sum(self[name].size for name in names)
-        start = sum(self[name].size for name in list(self.shapes)[: list(self.shapes).index(names[0])]) if names else 0
-        return Parameters(shapes, self.dtype, self.flat[start : start + size])
+        layout, place = self._layout.group(prefix)
+        return object.__new__(Parameters)._over(layout, self.flat[place])
 
     @classmethod
     def joined(cls, groups: Mapping[str, "Parameters"]) -> "Parameters":
@@ -90,11 +109,15 @@ class Parameters(Mapping[str, np.ndarray]):
         return joined
 
     def update(self, values: Mapping[str, object]) -> None:
-        """Copy every parameter from a mapping of arrays with exactly these names (torch tensors are accepted)."""
+        """Copy every parameter from a mapping of arrays with exactly these names (torch tensors are accepted).
+
+        Raises ValueError before anything is copied: `state_dict: expected weight, bias; missing bias`,
+        `weight: expected shape (3, 4), got (4, 3)`.
+        """
         checks.same_names("state_dict", values, self.shapes)
         arrays = {name: np.asarray(values[name]) for name in self.shapes}
         for name, value in arrays.items():
             if value.shape != self.shapes[name]:
                 raise ValueError(f"{name}: expected shape {self.shapes[name]}, got {value.shape}")
         for name, value in arrays.items():
-            self._views[name][...] = value
+            self[name] = value

@@ -1,5 +1,6 @@
 """How many threads kernels use, and which way a piece of work is cut: a cost model picks, the user never does."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from numba import config
@@ -56,12 +57,15 @@ class Plan(NamedTuple):
 
 def for_sequence(T: int, B: int, weights: int, itemsize: int) -> Plan:
     """The cheapest of: one thread, shards of the batch, shards of the units; `weights` elements are read each step."""
+    return _plan(T, B, weights, itemsize, _threads)
 
+
+@lru_cache
+def _plan(T, B, weights, itemsize, n):
     def step(rows, elements):
         rate = _L2_RATE if elements * itemsize <= _L2_BYTES else _L3_RATE
         return max(2 * rows * elements * itemsize / 4 / _FLOPS, elements * itemsize / rate)
 
-    n = _threads
     costs = {(1, 1): T * step(B, weights)}
     if n > 1 and B > 1:
         rows = min(n, B)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 from numba.core import config, event
 from numba.extending import register_jitable
 
@@ -121,14 +122,14 @@ class Kernel:
             return numba.njit(cache=cached, parallel=parallel, **_FLAGS)(twin)
 
     def __call__(self, threads: int, *arguments: object) -> None:
-        dtype = arguments[0].dtype.name
+        dtype = arguments[0].dtype
         if dtype not in _linked:
             _link(dtype)
         (self.parallel if threads > 1 else self.serial)(*arguments)
 
 
 _symbols: list[Callable[[str], tuple[str, object, Callable[..., None]]]] = []
-_linked: dict[str, list[object]] = {}
+_linked: dict[np.dtype, list[object]] = {}
 
 
 def symbol(describe: Callable[[str], tuple[str, object, Callable[..., None]]]):
@@ -137,11 +138,11 @@ def symbol(describe: Callable[[str], tuple[str, object, Callable[..., None]]]):
     return describe
 
 
-def _link(dtype: str) -> None:
+def _link(dtype: np.dtype) -> None:
     """Compile, or load from disk, the shared functions of a dtype and make their names known to LLVM."""
     functions = []
     for describe in _symbols:
-        name, signature, function = describe(dtype)
+        name, signature, function = describe(dtype.name)
         with _cache_directory() as cached:
             compiled = numba.cfunc(signature, cache=cached, **_FLAGS)(function)
         llvm.add_symbol(name, compiled.address)

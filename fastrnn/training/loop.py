@@ -23,7 +23,8 @@ class Metrics(NamedTuple):
 
     step: int  # steps done
     progress: float  # share of the run that is done, 0..1
-    loss: float  # of this step's window
+    loss: float  # of this step's windows
+    smooth_loss: float  # running mean of the loss, which starts at that of a uniform guess
     train_loss: float | None  # at a logging point: mean loss since the one before
     val_loss: float | None  # at an evaluation: mean loss over the validation text
     chars_per_second: float  # of training since the start, without the first step, which may compile kernels
@@ -42,6 +43,7 @@ def train(
     clip_value: float | None = None,
     scale: float = 1.0,
     decay: bool = True,
+    smoothing: float = 0.02,
 ) -> Iterator[Metrics]:
     """Train `model` in place and yield the metrics of every step; stop iterating to stop training.
 
@@ -52,6 +54,7 @@ def train(
     clip_norm, clip_value : largest norm of all gradients, or largest size of each; one of the two or none
     scale : factor of the loss and of its gradients, before clipping
     decay : let the learning rate fall linearly from `optimizer.lr` to 0 over the run
+    smoothing : weight of a step's loss in the smooth loss
 
     The hidden state is carried from window to window and starts at 0 in every epoch. The last step is a logging
     point and an evaluation. With `steps`, all metrics but the speed are the same in every run.
@@ -66,6 +69,7 @@ def train(
         checks.number("seconds", seconds)
     lr = optimizer.lr
     step, progress, point, elapsed, losses = 0, 0.0, 0, 0.0, []
+    smooth_loss = math.log(len(model.vocabulary))
     while progress < 1:
         window = step % len(batches)
         if window == 0:
@@ -83,12 +87,10 @@ def train(
         _check_finite(step, "the loss", loss)
         _check_finite(step, "the gradient's norm", grad_norm)
         losses.append(loss)
+        smooth_loss += smoothing * (loss - smooth_loss)
         elapsed += spent if step > 1 else 0.0
 
-        if steps is not None:
-            progress = step / steps
-        else:
-            progress = 1.0 if elapsed >= seconds else elapsed / seconds
+        progress = step / steps if steps else 1.0 if elapsed >= seconds else elapsed / seconds
         previous, point = point, int(progress * LOGS + 1e-9)  # 29 / 100 * 100 is just below 29
         train_loss = val_loss = None
         if point > previous:
@@ -97,7 +99,7 @@ def train(
             val_loss = evaluate(model, validation)
             _check_finite(step, "the validation loss", val_loss)
         speed = x.size * (step - 1) / elapsed if step > 1 else x.size / spent
-        yield Metrics(step, progress, loss, train_loss, val_loss, speed, grad_norm)
+        yield Metrics(step, progress, loss, smooth_loss, train_loss, val_loss, speed, grad_norm)
 
 
 def evaluate(model: CharLM, batches: Batches) -> float:

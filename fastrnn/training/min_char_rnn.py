@@ -15,7 +15,7 @@ from fastrnn.parameters import Parameters
 from fastrnn.training.text import Batches
 
 HIDDEN_SIZE, SEQ_LENGTH, LR, CLIP_VALUE = 100, 25, 0.1, 5.0
-SMOOTHING = 0.001  # weight of a step's loss in the smooth loss, which starts at SEQ_LENGTH*ln(vocabulary size)
+SETTINGS = {"clip_value": CLIP_VALUE, "scale": float(SEQ_LENGTH), "decay": False, "smoothing": 0.001}  # of `loop.train`
 
 
 class _Adagrad(Adagrad):
@@ -27,7 +27,7 @@ class _Adagrad(Adagrad):
 
 
 def build(vocabulary: str, dtype: str = "float64", seed: int = 0) -> tuple[CharLM, Adagrad]:
-    """The model, with the weights of the reference twin's `init(V, 100, np.random.default_rng(seed))`, and its optimiser."""
+    """The model and its optimiser; the weights are those of the reference's `init(V, 100, default_rng(seed))`."""
     model = CharLM(vocabulary, "tanh", HIDDEN_SIZE, dtype=dtype)
     p, rng = model.parameters, np.random.default_rng(seed)
     p.flat.fill(0)
@@ -37,5 +37,5 @@ def build(vocabulary: str, dtype: str = "float64", seed: int = 0) -> tuple[CharL
 
 
 def windows(tokens: np.ndarray) -> Batches:
-    """The recipe's windows: the text starts again where fewer than 27 characters are left, one more than a window needs."""
+    """The recipe's windows: the text starts again with 26 characters left, which would still make a window."""
     return Batches(tokens[:-1] if len(tokens) > SEQ_LENGTH + 1 else tokens, 1, SEQ_LENGTH)
