@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 from tqdm import tqdm
@@ -28,7 +29,7 @@ _OPTIMIZERS = {
     "adamw": ("AdamW", 2e-3, {}),
 }
 _CLIP_NORM = 5.0
-_RUN_SECONDS = 60.0  # of training, where neither steps nor epochs are given
+_RUN_SECONDS = 60.0  # where neither steps nor epochs are given
 _SAVE_SECONDS = 10.0  # without evaluations, each of which saves
 _SAMPLE_LENGTH = 300
 _FILE = "model.safetensors"
@@ -38,7 +39,7 @@ _BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
 class _Program(click.Group):
     """A group of commands whose every failure is one line: `fastrnn: error: ...`."""
 
-    def main(self, *args: object, **extra: object) -> None:
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
         try:
             sys.exit(super().main(*args, **{**extra, "standalone_mode": False}) or 0)
         except click.Abort:
@@ -126,7 +127,7 @@ def _help_without_command(context):
 @click.option("--clip-norm", type=_Number(0), help=f"Largest norm of the gradient; 0: any.  [default: {_CLIP_NORM:g}]")
 @click.option("--clip-value", type=_Number(0, min_open=True), help="Largest element of the gradient, instead.")
 @click.option("--dropout", type=_Number(0, 1, max_open=True), default=0.0, help="Share of outputs set to 0.")
-@click.option("--val-fraction", type=_Number(0, 1, max_open=True), default=0.05, help="End of the text to validate on.")
+@click.option("--val-fraction", type=_Number(0, 1, max_open=True), default=0.02, help="End of the text to validate on.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, dropout and sample.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), help="Of weights.  [default: float32; float64 for the recipe]"
@@ -160,7 +161,7 @@ def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quie
     characters = read_text(text) if text else standard_library()
     learned, validated = split(characters, options["val_fraction"], options["batch"], options["seq_length"])
     _check_folder(out)
-    log = context.with_resource(Path(metrics).open("w", encoding="utf-8")) if metrics else None
+    log = context.with_resource(click.open_file(metrics, "w", encoding="utf-8")) if metrics else None
 
     vocabulary = vocabulary_of(characters)
     if not quiet:
@@ -174,7 +175,7 @@ def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quie
         model, optimizer, batches, validation, steps=steps, seconds=None if steps else _RUN_SECONDS, **settings
     )
 
-    path, scale, saved = out / _FILE, settings.get("scale", 1.0), time.monotonic()
+    path, scale = out / _FILE, settings.get("scale", 1.0)
     extra = {name: value for name, value in {**options, "recipe": recipe, "seed": seed}.items() if value is not None}
     with _Signals() as signals, tqdm(total=1.0, bar_format=_BAR, disable=quiet or None) as bar:
         for m in run:
@@ -184,6 +185,8 @@ def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quie
             bar.update(m.progress - bar.n)
             if log and m.train_loss is not None:
                 _log(log, m)
+            if m.step == 1:  # which may have compiled kernels
+                saved = time.monotonic()
             overdue = time.monotonic() - saved >= _SAVE_SECONDS
             if overdue or m.val_loss is not None or m.progress == 1 or signals.received:
                 checkpoint.save(path, model, optimizer, m.step, extra)

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 
 _CACHE_LINE = 64
+_WORTH_ALIGNING = 1 << 15  # bytes; finding the address takes 2 us
 # Fresh pages cost more than the arithmetic of a small call; beyond this size they don't, and should not be held.
 _KEPT_BYTES = 1 << 26
 
@@ -13,25 +14,23 @@ _kept = threading.local()
 
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised C-contiguous array whose first element starts a cache line, as full vectors like it."""
+    """An uninitialised C-contiguous array; a large one starts at a cache line, as full vectors like it."""
     count = shape if isinstance(shape, int) else math.prod(shape)
+    if count * dtype.itemsize < _WORTH_ALIGNING:
+        return np.empty(shape, dtype)
     buffer = np.empty(count + _CACHE_LINE // dtype.itemsize, dtype)
     start = -buffer.ctypes.data % _CACHE_LINE // dtype.itemsize
     return buffer[start : start + count].reshape(shape)
 
 
-def scratch(purpose: str, count: int, dtype: np.dtype) -> np.ndarray:
-    """`count` uninitialised elements, kept by this thread and handed out again for the same purpose.
-
-    For what is dead before the next call with that purpose can begin: a kernel's workspace, never a result.
-    """
+def scratch(count: int, dtype: np.dtype) -> np.ndarray:
+    """`count` uninitialised elements that this thread hands out again at the next call: one kernel's workspace."""
     buffers = _kept.__dict__
-    key = purpose, dtype.char
-    buffer = buffers.get(key)
+    buffer = buffers.get(dtype)
     if buffer is None or buffer.size < count:
         buffer = aligned_empty(count, dtype)
         if buffer.nbytes <= _KEPT_BYTES:
-            buffers[key] = buffer
+            buffers[dtype] = buffer
     return buffer[:count]
 
 

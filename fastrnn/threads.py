@@ -1,5 +1,6 @@
 """How many threads kernels use, and which way a piece of work is cut: a cost model picks, the user never does."""
 
+import os
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,6 +14,16 @@ _L2_BYTES, _L2_RATE, _L3_RATE = 1 << 20, 1.1e11, 2.5e10  # bytes a second of wei
 _REGION = 5e-6  # seconds to start and join a parallel region
 
 _threads = config.NUMBA_NUM_THREADS
+
+
+def _alone() -> None:
+    """In a forked child the pool's threads are gone."""
+    global _threads
+    _threads = 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_alone)
 
 
 def set_num_threads(count: int) -> None:

@@ -1,8 +1,8 @@
 """The only place with njit flags: how kernels are compiled, cached on disk, and launched.
 
-`device` marks functions that other kernels call, `layout` those that Python calls too; `Kernel` is what Python launches. A kernel is one Python function
-built twice, each on first use: serial (`prange` is `range`) and parallel. `symbol` compiles a function once a
-process and lets every kernel call it by name, so that shared machine code is neither inlined nor compiled again.
+`device` marks functions that kernels call, `layout` those that Python calls too; a `Kernel` is called by both, and is
+compiled once for any number of threads (see `parallel`). `symbol` compiles a function once a process and lets every
+kernel call it by name, so that shared machine code is neither inlined nor compiled again.
 
 Numba stamps a cached function with its own file alone; here the cache directory carries a hash of every kernel
 file and of the target row, so an edit below a kernel is never answered with stale code.
@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import sys
-import types as python_types
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +21,12 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba.core import config, event
-from numba.extending import register_jitable
+from numba.extending import register_jitable, typeof_impl
 
 from fastrnn.kernels.target import TARGET
 
 # nogil lets several Python threads run kernels; the NumPy error model keeps division free of exceptions.
 _FLAGS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-# Only explicit prange loops become threads: array expressions stay what they look like.
-_PARALLEL = dict.fromkeys(("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False)
-_PARALLEL["prange"] = True
-
 _KERNELS = Path(__file__).parent
 
 
@@ -79,7 +75,7 @@ def _cache_directory():
         config.CACHE_DIR = before
 
 
-device = numba.njit(**_FLAGS)
+device = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_FLAGS)
 layout = register_jitable(**_FLAGS)  # sizes and places that both Python and kernels compute
 
 
@@ -104,28 +100,49 @@ event.register("numba:compile", _Announce())
 
 
 class Kernel:
-    """A function of arrays and numbers that Python calls: `kernel(threads, *arguments)`.
+    """A function of arrays and numbers that Python calls as `kernel(threads, *arguments)`, and kernels without threads.
 
-    The first argument after `threads` is an array whose dtype names the symbols that the kernel links to.
+    The first argument is an array, whose dtype names the symbols that the kernel links to; `threads` only says
+    whether any of its parallel regions has more than one part.
     """
 
-    def __init__(self, function: Callable[..., object]) -> None:
-        self.function = function
-        self.serial = self._build("serial", False)
-        self.parallel = self._build("parallel", _PARALLEL)
-
-    def _build(self, suffix, parallel):
-        twin = python_types.FunctionType(self.function.__code__, self.function.__globals__, self.function.__name__)
-        twin.__qualname__ = f"{self.function.__name__}_{suffix}"
-        twin.__module__ = self.function.__module__
+    def __init__(self, function: Callable[..., None]) -> None:
         with _cache_directory() as cached:
-            return numba.njit(cache=cached, parallel=parallel, **_FLAGS)(twin)
+            self.compiled = numba.njit(cache=cached, **_FLAGS)(function)
 
     def __call__(self, threads: int, *arguments: object) -> None:
-        dtype = arguments[0].dtype
-        if dtype not in _linked:
-            _link(dtype)
-        (self.parallel if threads > 1 else self.serial)(*arguments)
+        if arguments[0].dtype not in _linked:
+            _link(arguments[0].dtype)
+        if threads > 1 and _layer.exclusive:
+            with _layer.turn:
+                self.compiled(*arguments)
+        else:
+            self.compiled(*arguments)
+
+
+@typeof_impl.register(Kernel)
+def _type_of_kernel(kernel, context):
+    return typeof_impl(kernel.compiled, context)
+
+
+class _Layer:
+    """Numba's threads: started by the first kernel, and shared by everything in the process."""
+
+    exclusive = False  # the workqueue layer aborts when two callers enter it
+    turn = threading.Lock()
+    started = False
+
+    def start(self):
+        """Start the threads; torch, where it is loaded, keeps its own number of them."""
+        torch = sys.modules.get("torch")
+        before = torch.get_num_threads() if torch else 0
+        numba.get_num_threads()
+        if torch:
+            torch.set_num_threads(before)
+        self.started, self.exclusive = True, numba.threading_layer() == "workqueue"
+
+
+_layer = _Layer()
 
 
 _symbols: list[Callable[[str], tuple[str, object, Callable[..., None]]]] = []
@@ -140,6 +157,8 @@ def symbol(describe: Callable[[str], tuple[str, object, Callable[..., None]]]):
 
 def _link(dtype: np.dtype) -> None:
     """Compile, or load from disk, the shared functions of a dtype and make their names known to LLVM."""
+    if not _layer.started:
+        _layer.start()
     functions = []
     for describe in _symbols:
         name, signature, function = describe(dtype.name)

@@ -4,10 +4,11 @@ Every element of C is one chain of FMAs over k = 0..K-1: blocks of K continue th
 elements of C, never parts of the sum.
 """
 
-from numba import prange
+import numpy as np
 
 from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.pack import pack_range, panel_size, split
+from fastrnn.kernels.parallel import share
 from fastrnn.kernels.simd import lanes, load_first, pointer, prefetch_write, store_first, zeros
 from fastrnn.kernels.target import TARGET
 from fastrnn.kernels.tile import tile
@@ -102,7 +103,7 @@ def spread_size(K, width):
 @device
 def row_blocks(rows, K, a, a_row, p, size, c0, c0_row, c, c_row, columns, work):
     """C = C0 + A P for any number of rows of A (k-stride 1), in blocks that stay in L2."""
-    width = lanes(p)
+    width, a_k = lanes(p), np.int64(1)  # not a literal, for which tile_block would be compiled again
     for i in range(0, rows, ROW_BLOCK):
         count = min(ROW_BLOCK, rows - i)
         source, stride = a + i * a_row, a_row
@@ -110,77 +111,90 @@ def row_blocks(rows, K, a, a_row, p, size, c0, c0_row, c, c_row, columns, work):
             copy_rows(work, K + width, source, a_row, count, K)
             source, stride = work, K + width
         tile_block(
-            count, K, source, stride, 1, p, size, c0 + i * c0_row, c0_row, c + i * c_row, c_row, columns
+            count, K, source, stride, a_k, p, size, c0 + i * c0_row, c0_row, c + i * c_row, c_row, columns
         )  # fmt: skip
 
 
-def product_work(M: int, N: int, K: int, lanes: int, shards: int) -> int:
+@layout
+def product_work(M, N, K, lanes, parts):
     """Elements of workspace that `product` needs."""
-    kb = k_block(K, N)
+    kb = max(k_block(K, N), 1)
     size = panel_size(kb, lanes)
-    return -(-N // lanes) * size + max(-(-M // lanes) * size, shards * spread_size(kb, lanes))
+    return -(-N // lanes) * size + max(-(-M // lanes) * size, parts * spread_size(kb, lanes))
+
+
+@device
+def _pack_operands(part, parts, a, a_row, a_k, b, b_k, b_n, M, N, K, work, a_work):
+    width = lanes(work)
+    panels, a_panels = -(-N // width), -(-M // width)
+    pack_range(work, b, b_k, b_n, K, N, split(panels, parts, part), split(panels, parts, part + 1))
+    if a_k != 1:
+        first, last = split(a_panels, parts, part), split(a_panels, parts, part + 1)
+        pack_range(work + a_work, a, a_k, a_row, K, M, first, last)
+
+
+@device
+def _multiply_part(part, parts, a, a_row, a_k, c0, c0_row, c, c_row, M, N, K, work, a_work):
+    width = lanes(work)
+    size = panel_size(K, width)
+    low, high, left, right = 0, M, 0, N
+    if M >= N:
+        count = -(-M // width)
+        low, high = split(count, parts, part) * width, min(M, split(count, parts, part + 1) * width)
+    else:
+        count = -(-N // width)
+        left, right = split(count, parts, part) * width, min(N, split(count, parts, part + 1) * width)
+    start, target, columns = c0 + (low * c0_row + left), c + (low * c_row + left), right - left
+    p, own = work + left // width * size, work + a_work
+    if a_k == 1:
+        own = own + part * spread_size(K, width)
+        row_blocks(high - low, K, a + low * a_row, a_row, p, size, start, c0_row, target, c_row, columns, own)
+        return
+    row, step = np.int64(1), width  # of a packed panel
+    for i in range(low, high, width):
+        tile_block(
+            min(width, high - i), K, own + i // width * size, row, step, p, size, start + (i - low) * c0_row, c0_row,
+            target + (i - low) * c_row, c_row, columns,
+        )  # fmt: skip
 
 
 @Kernel
-def product(a, a_at, a_row, a_k, b, b_at, b_k, b_n, c0, c0_at, c0_row, c, c_at, c_row, M, N, K, work, shards):
+def product(a, a_row, a_k, b, b_k, b_n, c0, c0_row, c, c_row, M, N, K, work, parts):
     """C (M, N) = C0 + A (M, K) B (K, N).
 
-    a, b, c0, c: flat arrays; element (i, k) of A at a_at + i*a_row + k*a_k, and so on; C and C0 have column
-    stride 1 and C0 may be C, or have row stride 0 (a bias). One of each operand's strides must be 1.
+    a, b, c0, c: flat arrays; element (i, k) of A at i*a_row + k*a_k, and so on; C and C0 have column stride 1, and C0
+    may be C, or have row stride 0 (a bias). One of each operand's strides must be 1.
     work: at least product_work(...) elements. Cost: 2*M*N*K flop, and a copy of B (of A too if a_k != 1).
     Reference twin: fastrnn.reference.matmul.product.
     """
     width = lanes(pointer(b))
-    panels, a_panels = -(-N // width), -(-M // width)
-    block_k = k_block(K, N)
-    a_work = panels * panel_size(block_k, width)
-    packed_a = a_k != 1
-    by_rows = M >= N
-    for k0 in range(0, max(K, 1), max(block_k, 1)):
-        kb = min(block_k, K - k0)
-        size = panel_size(kb, width)
-        for s in prange(shards):
-            w = pointer(work)
-            first, last = split(panels, shards, s), split(panels, shards, s + 1)
-            pack_range(w, pointer(b) + (b_at + k0 * b_k), b_k, b_n, kb, N, first, last)
-            if packed_a:
-                first, last = split(a_panels, shards, s), split(a_panels, shards, s + 1)
-                pack_range(w + a_work, pointer(a) + (a_at + k0 * a_k), a_k, a_row, kb, M, first, last)
-        for s in prange(shards):
-            w = pointer(work)
-            start, row = pointer(c0) + c0_at, c0_row  # the first block starts from C0, the others go on
-            if k0 > 0:
-                start, row = pointer(c) + c_at, c_row
-            low, high, left, right = 0, M, 0, N
-            if by_rows:
-                low, high = split(a_panels, shards, s) * width, min(M, split(a_panels, shards, s + 1) * width)
-            else:
-                left, right = split(panels, shards, s) * width, min(N, split(panels, shards, s + 1) * width)
-            target, columns = pointer(c) + (c_at + low * c_row + left), right - left
-            start, p = start + (low * row + left), w + left // width * size
-            if packed_a:
-                for i in range(low, high, width):
-                    tile_block(
-                        min(width, high - i), kb, w + (a_work + i // width * size), 1, width, p, size,
-                        start + (i - low) * row, row, target + (i - low) * c_row, c_row, columns,
-                    )  # fmt: skip
-            else:
-                row_blocks(
-                    high - low, kb, pointer(a) + (a_at + low * a_row + k0), a_row, p, size,
-                    start, row, target, c_row, columns, w + (a_work + s * spread_size(kb, width)),
-                )  # fmt: skip
+    block = max(k_block(K, N), 1)
+    a_work = -(-N // width) * panel_size(block, width)
+    w, target = pointer(work), pointer(c)
+    for k0 in range(0, max(K, 1), block):
+        kb = min(block, K - k0)
+        start, row = pointer(c0), c0_row  # the first block starts from C0, the others go on
+        if k0 > 0:
+            start, row = target, c_row
+        left, right = pointer(a) + k0 * a_k, pointer(b) + k0 * b_k
+        share(parts, _pack_operands, (parts, left, a_row, a_k, right, b_k, b_n, M, N, kb, w, a_work))
+        share(parts, _multiply_part, (parts, left, a_row, a_k, start, row, target, c_row, M, N, kb, w, a_work))
+
+
+@device
+def _column_sums(part, parts, a, rows, columns, total, add):
+    width = lanes(a)
+    count = -(-columns // width)
+    for v in range(split(count, parts, part), split(count, parts, part + 1)):
+        n = columns - v * width
+        source = a + v * width
+        sums = load_first(total + v * width, n) if add else zeros(source)
+        for i in range(rows):
+            sums = sums + load_first(source + i * columns, n)
+        store_first(total + v * width, sums, n)
 
 
 @Kernel
-def column_sums(a, rows, columns, total, add, shards):
+def column_sums(a, rows, columns, total, add, parts):
     """total (columns,) = the sum of the rows of a (rows, columns), first to last; with `add`, on top of total."""
-    width = lanes(pointer(a))
-    count = -(-columns // width)
-    for s in prange(shards):
-        for v in range(split(count, shards, s), split(count, shards, s + 1)):
-            n = columns - v * width
-            source = pointer(a) + v * width
-            sums = load_first(pointer(total) + v * width, n) if add else zeros(source)
-            for i in range(rows):
-                sums = sums + load_first(source + i * columns, n)
-            store_first(pointer(total) + v * width, sums, n)
+    share(parts, _column_sums, (parts, pointer(a), rows, columns, pointer(total), add))

@@ -4,9 +4,8 @@ A panel holds `lanes` columns of a matrix S (K, N): element (k, lane) at k*lanes
 Panels lie `panel_size` elements apart. Weights are packed once a call, the operands of big products block by block.
 """
 
-from numba import prange
-
 from fastrnn.kernels.jit import Kernel, device, layout
+from fastrnn.kernels.parallel import share
 from fastrnn.kernels.simd import element, lanes, load_first, pointer, set_element, store, transpose, zeros
 
 
@@ -14,6 +13,12 @@ from fastrnn.kernels.simd import element, lanes, load_first, pointer, set_elemen
 def split(total, parts, i):
     """First of the items that part i of `parts` owns; parts differ by one item at most."""
     return total * i // parts
+
+
+@layout
+def padded(count, width):
+    """`count`, filled up to whole vectors."""
+    return -(-count // width) * width
 
 
 @layout
@@ -55,18 +60,22 @@ def pack_range(target, source, k_stride, n_stride, K, N, first, last):
         pack_panel(target + p * size, start, k_stride, n_stride, K, min(width, N - p * width))
 
 
+@device
+def _pack_weights(part, parts, weight, k_stride, n_stride, K, N, gates, panels):
+    width = lanes(panels)
+    size = panel_size(K, width)
+    count = gates * -(-N // width)
+    for p in range(split(count, parts, part), split(count, parts, part + 1)):
+        n = p // gates * width
+        source = weight + (p % gates * N + n) * n_stride
+        pack_panel(panels + p * size, source, k_stride, n_stride, K, min(width, N - n))
+
+
 @Kernel
-def pack_weights(weight, k_stride, n_stride, K, N, gates, panels, shards):
+def pack_weights(weight, k_stride, n_stride, K, N, gates, panels, parts):
     """Pack the (K, N) matrices of `gates` gates that lie N columns apart; a unit block's gates become neighbours.
 
     weight: flat, element (k, n) of gate g at k*k_stride + (g*N + n)*n_stride, one of the strides 1.
     panels: gates*ceil(N/lanes) panels of panel_size(K, lanes); panel u*gates + g holds units u*lanes... of gate g.
     """
-    width = lanes(pointer(panels))
-    size = panel_size(K, width)
-    count = gates * -(-N // width)
-    for s in prange(shards):
-        for p in range(split(count, shards, s), split(count, shards, s + 1)):
-            n = p // gates * width
-            source = pointer(weight) + (p % gates * N + n) * n_stride
-            pack_panel(pointer(panels) + p * size, source, k_stride, n_stride, K, min(width, N - n))
+    share(parts, _pack_weights, (parts, pointer(weight), k_stride, n_stride, K, N, gates, pointer(panels)))

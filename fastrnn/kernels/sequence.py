@@ -10,7 +10,7 @@ sums of a pre-activation starts at the bias, runs over the inputs and goes on ov
 order for every row, whichever thread or tile computes it.
 """
 
-from numba import prange
+import numpy as np
 
 from fastrnn.kernels.cells import (
     cell_backward,
@@ -34,7 +34,8 @@ from fastrnn.kernels.matmul import (
     tile_block,
     widest,
 )
-from fastrnn.kernels.pack import panel_size, split
+from fastrnn.kernels.pack import pack_weights, padded, panel_size, split
+from fastrnn.kernels.parallel import share
 from fastrnn.kernels.simd import (
     lanes,
     load,
@@ -47,12 +48,6 @@ from fastrnn.kernels.simd import (
     store_many_first,
 )
 from fastrnn.kernels.tile import tile
-
-
-@layout
-def padded(units, width):
-    """Units, filled up to whole vectors."""
-    return -(-units // width) * width
 
 
 @layout
@@ -112,16 +107,16 @@ def project(x, tokens, first, count, start, stop, low, high, I, W_ih, bias, z, z
         if tokens.size:
             look_up(tokens, row, rows, W_ih, size, bias, z + total * z_row, z_row, left, right)
         elif stop - start > 1:
-            copy_rows(work + total * stride, stride, pointer(x) + row * I, I, rows, I)
+            copy_rows(work + total * stride, stride, x + row * I, I, rows, I)
         else:
             row_blocks(
-                rows, I, pointer(x) + row * I, I, W_ih + left * size, size, bias + left * width, 0, z, z_row,
+                rows, I, x + row * I, I, W_ih + left * size, size, bias + left * width, 0, z, z_row,
                 (right - left) * width, work,
             )  # fmt: skip
         total += rows
     if not tokens.size and stop - start > 1:
         tile_block(
-            total, I, work, stride, 1, W_ih + left * size, size, bias + left * width, 0, z, z_row,
+            total, I, work, stride, np.int64(1), W_ih + left * size, size, bias + left * width, 0, z, z_row,
             (right - left) * width,
         )  # fmt: skip
 
@@ -168,90 +163,147 @@ def forward_rows(
             i += r
 
 
-@Kernel
-def project_table(weight, I, W_ih, cell, table, V, blocks, work, shards):
-    """table = bias + weight W_ih^T for all V rows of an embedding, in panels of panel_size(V, lanes).
+@device
+def _project_table(part, parts, weight, I, W_ih, bias, table, V, panels, work):
+    width = lanes(weight)
+    own = work + part * spread_size(I, width)
+    for p in range(split(panels, parts, part), split(panels, parts, part + 1)):
+        source, target = W_ih + p * panel_size(I, width), table + p * panel_size(V, width)
+        row_blocks(
+            V, I, weight, I, source, panel_size(I, width), bias + p * width, 0, target, width, width, own
+        )  # fmt: skip
 
-    weight: (V, I); W_ih: panels of W_ih^T (I, G*H); blocks: all panels; work: shards*spread_size(I).
-    """
-    width = lanes(pointer(weight))
-    for s in prange(shards):
-        for p in range(split(blocks, shards, s), split(blocks, shards, s + 1)):
-            row_blocks(
-                V, I, pointer(weight), I, pointer(W_ih) + p * panel_size(I, width), panel_size(I, width),
-                pointer(cell.bias) + p * width, 0, pointer(table) + p * panel_size(V, width), width, width,
-                pointer(work) + s * spread_size(I, width),
+
+@layout
+def shard_rows(B, row_shards):
+    """Most rows of a shard."""
+    return -(-B // row_shards)
+
+
+@layout
+def shard_z(B, row_shards, blocks, unit_shards, G, width):
+    """Elements of a shard's pre-activations of a chunk."""
+    return chunk_rows(shard_rows(B, row_shards)) * G * -(-blocks // unit_shards) * width
+
+
+@device
+def _forward_part(
+    part, x, tokens, I, W_ih, W_hh, cell, bias, first, count, y, y_row, history, kept, keeping, B, H, start, stop,
+    row_shards, unit_shards, z, state, work,
+):  # fmt: skip
+    """The steps start..stop-1 of one shard."""
+    width = lanes(y)
+    G, S, A = gates(cell), states(cell), saved(cell)
+    T = count.size
+    full = padded(H, width)
+    blocks, stride = full // width, state_stride(H, width)
+    state_size = B * stride
+    rows, units = part // unit_shards, part % unit_shards
+    low, last = split(B, row_shards, rows), split(B, row_shards, rows + 1)
+    left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
+    z_row = (right - left) * G * width
+    own_z = z + part * shard_z(B, row_shards, blocks, unit_shards, G, width)
+    own_work = work + part * input_work(I, shard_rows(B, row_shards), width)
+    chunk = chunk_steps(shard_rows(B, row_shards))
+    for t in range(start, stop):
+        begin = t // chunk * chunk
+        if t == begin:
+            project(
+                x, tokens, first, count, t, min(t + chunk, T), low, last, I, W_ih, bias, own_z, z_row, left * G,
+                right * G, own_work,
             )  # fmt: skip
+        done = 0
+        for before in range(begin, t):
+            done += max(0, min(last, count[before]) - low)
+        n = first[t] + low
+        forward_rows(
+            cell, min(last, count[t]) - low, left, right, H, W_hh, own_z + done * z_row, z_row,
+            state + ((1 - t % 2) * S * state_size + low * stride), state + (t % 2 * S * state_size + low * stride),
+            y + n * y_row, y_row, history + n * (S - 1) * full, kept + n * A * full, stride, state_size, keeping,
+        )  # fmt: skip
+
+
+@layout
+def forward_work(B, I, H, V, G, S, row_shards, unit_shards, width):
+    """Elements of workspace that `sequence_forward` needs; V: rows of a table, or 0."""
+    parts, full = row_shards * unit_shards, padded(H, width)
+    panels = G * full // width
+    room = max(input_work(I, shard_rows(B, row_shards), width), spread_size(I, width))
+    return (
+        panels * (panel_size(I, width) + panel_size(H, width) + panel_size(V, width) + width)
+        + 2 * S * B * state_stride(H, width)
+        + parts * (shard_z(B, row_shards, full // width, unit_shards, G, width) + padded(room, width))
+    )
 
 
 @Kernel
 def sequence_forward(
-    x, tokens, I, W_ih, W_hh, cell, initial, first, count, y, y_at, y_row, final, history, kept,
-    B, H, stretch, row_shards, unit_shards, z, state, work,
+    x, tokens, table, W_ih, W_hh, bias, cell, initial, first, count, y, y_row, final, history, kept,
+    B, I, H, stretch, row_shards, unit_shards, work,
 ):  # fmt: skip
     """Run a cell over all steps.
 
-    Parameters (flat arrays, N rows in all, B sequences)
+    Parameters (flat arrays; N rows in all, B sequences, G gates, S states)
     ----------
     x : (N, I), or empty with tokens
-    tokens : (N,) integers below I, or empty with x
-    W_ih, W_hh : panels of W_ih^T (I, G*H) and W_hh^T (H, G*H), from `pack_weights`; with tokens, W_ih may be any
-        table of pre-activations, from `project_table`
+    tokens : (N,) integers that stand for one-hot rows of size I, or for rows of the table; empty with x
+    table : (V, I), or empty
+    W_ih, W_hh, bias : (G*H, I), (G*H, H), (G*H,)
     cell : the tag
     initial, final : (S, B, H), read and written
     first, count : (T,) integers
-    y : out, h_t of row n at y_at + n*y_row
-    history : (N, S-1, blocks*lanes), out, the other states; kept : (N, saved*blocks*lanes), out, tile order;
-        neither is touched when `kept` and `history` are empty
+    y : out, h_t of row n at n*y_row
+    history : (N, S-1, padded(H)), out, the other states; kept : (N, saved*padded(H)), out; both may be empty, and then
+        nothing is kept
     stretch : steps between meetings of the threads; 1 unless unit_shards is 1
-    z : work, chunk_rows(rows of a shard)*gates*padded(units of a shard) elements a shard
-    state : work (2, S, B, state_stride)
-    work : input_work(I, rows of a shard) elements a shard
+    work : forward_work(...) elements
 
-    Cost: 2*N*G*H*(I+H) flop. Reference twin: fastrnn.reference.sequence.sequence_forward.
+    Cost: 2*N*G*H*(I+H) flop; tokens save the input product but for the V rows of a table.
+    Reference twin: fastrnn.reference.sequence.sequence_forward.
     """
     width = lanes(pointer(y))
-    G, S, A = gates(cell), states(cell), saved(cell)
-    T = count.size
-    blocks, full = padded(H, width) // width, padded(H, width)
-    stride = state_stride(H, width)
-    state_size = B * stride
+    G, S = gates(cell), states(cell)
+    T, parts = count.size, row_shards * unit_shards
+    V = table.size // max(I, 1)
+    full, stride = padded(H, width), state_stride(H, width)
+    panels = G * full // width
+    ih = work
+    hh = ih[panels * panel_size(I, width) :]
+    rows = hh[panels * panel_size(H, width) :]
+    ordered = rows[panels * panel_size(V, width) :]
+    state = ordered[panels * width :]
+    z = state[2 * S * B * stride :]
+    room = z[parts * shard_z(B, row_shards, full // width, unit_shards, G, width) :]
+    one = np.int64(1)  # not a literal, for which the packing would be compiled again
+    pack_weights(W_ih, one, I, I, H, G, ih, parts)
+    pack_weights(W_hh, one, H, H, H, G, hh, parts)
+    for g in range(G):
+        for u in range(full):
+            at = (u // width * G + g) * width + u % width
+            ordered[at] = bias[g * H + u] if u < H else 0.0
+    inputs, size = pointer(ih), I
+    if V > 0:
+        share(
+            parts, _project_table,
+            (parts, pointer(table), I, inputs, pointer(ordered), pointer(rows), V, panels, pointer(room)),
+        )  # fmt: skip
+        inputs, size = pointer(rows), V
+        ordered[: panels * width] = 0.0  # the table's rows began from the bias
+    copy_rows(pointer(state) + S * B * stride, stride, pointer(initial), H, S * B, H)
     keeping = history.size + kept.size > 0
-    copy_rows(pointer(state) + S * state_size, stride, pointer(initial), H, S * B, H)
-    most_rows, most_blocks = -(-B // row_shards), -(-blocks // unit_shards)
-    chunk = chunk_steps(most_rows)
-    z_size, work_size = chunk_rows(most_rows) * G * most_blocks * width, input_work(I, most_rows, width)
     for start in range(0, T, stretch):
-        for s in prange(row_shards * unit_shards):
-            rows, units = s // unit_shards, s % unit_shards
-            low, last = split(B, row_shards, rows), split(B, row_shards, rows + 1)
-            left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
-            z_row = (right - left) * G * width
-            for t in range(start, min(start + stretch, T)):
-                own_z = pointer(z) + s * z_size
-                chunk_start = t // chunk * chunk
-                if t == chunk_start:
-                    project(
-                        x, tokens, first, count, t, min(t + chunk, T), low, last, I, pointer(W_ih), pointer(cell.bias),
-                        own_z, z_row, left * G, right * G, pointer(work) + s * work_size,
-                    )  # fmt: skip
-                done = 0
-                for before in range(chunk_start, t):
-                    done += max(0, min(last, count[before]) - low)
-                n = first[t] + low
-                forward_rows(
-                    cell, min(last, count[t]) - low, left, right, H, pointer(W_hh), own_z + done * z_row, z_row,
-                    pointer(state) + ((1 - t % 2) * S * state_size + low * stride),
-                    pointer(state) + (t % 2 * S * state_size + low * stride),
-                    pointer(y) + (y_at + n * y_row), y_row,
-                    pointer(history) + n * (S - 1) * full, pointer(kept) + n * A * full, stride, state_size, keeping,
-                )  # fmt: skip
+        share(
+            parts, _forward_part,
+            (pointer(x), tokens, size, inputs, pointer(hh), cell, pointer(ordered), first, count, pointer(y), y_row,
+             pointer(history), pointer(kept), keeping, B, H, start, min(start + stretch, T), row_shards, unit_shards,
+             pointer(z), pointer(state), pointer(room)),
+        )  # fmt: skip
     t = T
     for row in range(B):
         while t > 0 and count[t - 1] <= row:
             t -= 1
-        source = pointer(state) + ((1 - t % 2) * S * state_size + row * stride)
-        copy_rows(pointer(final) + row * H, B * H, source, state_size, S, H)
+        source = pointer(state) + ((1 - t % 2) * S * B * stride + row * stride)
+        copy_rows(pointer(final) + row * H, B * H, source, B * stride, S, H)
 
 
 @device
@@ -299,67 +351,101 @@ def backward_rows(
             i += r
 
 
+@device
+def _backward_part(
+    part, y, y_row, W_hh, cell, first, count, history, kept, dy, dy_row, dz, B, H, start, stop, row_shards,
+    unit_shards, dz_state, carry, initial,
+):  # fmt: skip
+    """The steps stop-1..start of one shard."""
+    width = lanes(y)
+    G, S, A = gates(cell), states(cell), saved(cell)
+    T = count.size
+    full = padded(H, width)
+    blocks, carry_size, dz_stride = full // width, B * full, state_stride(G * H, width)
+    rows, units = part // unit_shards, part % unit_shards
+    low, last = split(B, row_shards, rows), split(B, row_shards, rows + 1)
+    left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
+    for t in range(stop - 1, start - 1, -1):
+        high = min(last, count[t])
+        going_on = max(low, min(high, count[t + 1])) if t + 1 < T else low
+        for half in range(2):  # the rows that have a next step, and those that end here
+            begin, end, K = (low, going_on, G * H) if half == 0 else (going_on, high, 0)
+            n = first[t] + begin
+            h_prev, h_row = initial + begin * full, full
+            prev, prev_row, prev_step = initial + (carry_size + begin * full), full, carry_size
+            if t > 0:
+                before = first[t - 1] + begin
+                h_prev, h_row = y + before * y_row, y_row
+                prev, prev_row, prev_step = history + before * (S - 1) * full, (S - 1) * full, full
+            backward_rows(
+                cell, end - begin, K, left, right, H, W_hh, dz_state + ((1 - t % 2) * B + begin) * dz_stride,
+                dz_state + (t % 2 * B + begin) * dz_stride, dz_stride, carry + begin * full, carry_size,
+                y + n * y_row, y_row, h_prev, h_row, history + n * (S - 1) * full, prev, prev_row, prev_step,
+                kept + n * A * full, dy + n * dy_row, dy_row, dz + n * G * H,
+            )  # fmt: skip
+
+
+@device
+def _initial_part(part, W_hh, K, dz, dz_stride, d_initial, B, H, rows, row_shards, unit_shards):
+    """What reaches h_0 through the first step's product, added for the first `rows` rows."""
+    width = lanes(dz)
+    blocks, size = padded(H, width) // width, panel_size(K, width)
+    shard, units = part // unit_shards, part % unit_shards
+    low, high = split(B, row_shards, shard), min(split(B, row_shards, shard + 1), rows)
+    left, right = split(blocks, unit_shards, units) * width, min(H, split(blocks, unit_shards, units + 1) * width)
+    at = d_initial + (low * H + left)
+    tile_block(
+        high - low, K, dz + low * dz_stride, dz_stride, np.int64(1), W_hh + left // width * size, size, at, H, at, H,
+        right - left,
+    )  # fmt: skip
+
+
+@layout
+def backward_work(B, H, G, S, width):
+    """Elements of workspace that `sequence_backward` needs."""
+    full = padded(H, width)
+    return full // width * panel_size(G * H, width) + 2 * B * state_stride(G * H, width) + 2 * S * B * full
+
+
 @Kernel
 def sequence_backward(
-    y, y_at, y_row, W_hh, cell, initial, first, count, history, kept, dy, dy_at, dy_row, d_final, d_initial, dz,
-    B, H, stretch, row_shards, unit_shards, dz_state, carry, start,
+    y, y_row, W_hh, cell, initial, first, count, history, kept, dy, dy_row, d_final, d_initial, dz,
+    B, H, stretch, row_shards, unit_shards, work,
 ):  # fmt: skip
     """The gradients of all pre-activations and of the initial states.
 
     Parameters (as `sequence_forward`, and)
     ----------
-    W_hh : panels of W_hh (G*H, H)
-    dy : h_t's cotangent of row n at dy_at + n*dy_row; dy_row = 0 repeats one row (of zeros, for none)
+    dy : h_t's cotangent of row n at n*dy_row; dy_row = 0 repeats one row (of zeros, for none)
     d_final, d_initial : (S, B, H), in and out
     dz : (N, G*H), out
-    dz_state : work (2, B, state_stride(G*H)); carry, start : work (S, B, blocks*lanes) each
+    work : backward_work(...) elements
 
     Cost: 2*N*G*H*H flop; the products with x and for the weights are the caller's.
     Reference twin: fastrnn.reference.sequence.sequence_backward.
     """
     width = lanes(pointer(y))
-    G, S, A = gates(cell), states(cell), saved(cell)
-    T = count.size
-    blocks, full = padded(H, width) // width, padded(H, width)
-    dz_stride, carry_size = state_stride(G * H, width), B * full
+    G, S = gates(cell), states(cell)
+    T, parts = count.size, row_shards * unit_shards
+    full, dz_stride = padded(H, width), state_stride(G * H, width)
+    panels = work
+    dz_state = panels[full // width * panel_size(G * H, width) :]
+    carry = dz_state[2 * B * dz_stride :]
+    start = carry[S * B * full :]
+    one = np.int64(1)  # not a literal, for which the packing would be compiled again
+    pack_weights(W_hh, H, one, G * H, H, one, panels, parts)
     copy_rows(pointer(carry), full, pointer(d_final), H, S * B, H)
     copy_rows(pointer(start), full, pointer(initial), H, S * B, H)
     for stop in range(T, 0, -stretch):
-        for s in prange(row_shards * unit_shards):
-            rows, units = s // unit_shards, s % unit_shards
-            low = split(B, row_shards, rows)
-            left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
-            for t in range(stop - 1, max(stop - stretch, 0) - 1, -1):
-                high = min(split(B, row_shards, rows + 1), count[t])
-                going_on = max(low, min(high, count[t + 1])) if t + 1 < T else low
-                for part in range(2):  # the rows that have a next step, and those that end here
-                    begin, end, K = (low, going_on, G * H) if part == 0 else (going_on, high, 0)
-                    n = first[t] + begin
-                    h_prev, h_row = pointer(start) + begin * full, full
-                    prev, prev_row, prev_step = pointer(start) + (carry_size + begin * full), full, carry_size
-                    if t > 0:
-                        before = first[t - 1] + begin
-                        h_prev, h_row = pointer(y) + (y_at + before * y_row), y_row
-                        prev, prev_row, prev_step = pointer(history) + before * (S - 1) * full, (S - 1) * full, full
-                    backward_rows(
-                        cell, end - begin, K, left, right, H, pointer(W_hh),
-                        pointer(dz_state) + ((1 - t % 2) * B + begin) * dz_stride,
-                        pointer(dz_state) + (t % 2 * B + begin) * dz_stride, dz_stride,
-                        pointer(carry) + begin * full, carry_size,
-                        pointer(y) + (y_at + n * y_row), y_row, h_prev, h_row,
-                        pointer(history) + n * (S - 1) * full, prev, prev_row, prev_step,
-                        pointer(kept) + n * A * full, pointer(dy) + (dy_at + n * dy_row), dy_row,
-                        pointer(dz) + n * G * H,
-                    )  # fmt: skip
-    copy_rows(pointer(d_initial), H, pointer(carry), full, S * B, H)
-    for s in prange(row_shards * unit_shards):
-        rows, units = s // unit_shards, s % unit_shards
-        low = split(B, row_shards, rows)
-        high = min(split(B, row_shards, rows + 1), count[0]) if T > 0 else low
-        left, right = split(blocks, unit_shards, units) * width, min(H, split(blocks, unit_shards, units + 1) * width)
-        size = panel_size(G * H, width)
-        at = pointer(d_initial) + (low * H + left)
-        tile_block(
-            high - low, G * H, pointer(dz_state) + low * dz_stride, dz_stride, 1, pointer(W_hh) + left // width * size,
-            size, at, H, at, H, right - left,
+        share(
+            parts, _backward_part,
+            (pointer(y), y_row, pointer(panels), cell, first, count, pointer(history), pointer(kept), pointer(dy),
+             dy_row, pointer(dz), B, H, max(stop - stretch, 0), stop, row_shards, unit_shards, pointer(dz_state),
+             pointer(carry), pointer(start)),
         )  # fmt: skip
+    copy_rows(pointer(d_initial), H, pointer(carry), full, S * B, H)
+    rows = count[0] if T > 0 else 0
+    share(
+        parts, _initial_part,
+        (pointer(panels), G * H, pointer(dz_state), dz_stride, pointer(d_initial), B, H, rows, row_shards, unit_shards),
+    )  # fmt: skip

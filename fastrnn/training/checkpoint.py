@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -156,8 +156,8 @@ def _parse(data: bytes) -> tuple[CharLM, Info]:
     model = CharLM(**config)
     parameters = model.parameters
     checks.same_names("parameters", tensors, parameters)
-    for name, value in tensors.items():
-        _check_array(name, value, parameters.dtype, parameters.shapes[name])
+    for name, shape in parameters.shapes.items():
+        _check_array(name, tensors[name], parameters.dtype, shape)
     for name, value in arrays.items():
         _check_array(_OPTIMIZER + name, value, parameters.dtype, parameters.flat.shape)
     parameters.update(tensors)
@@ -165,7 +165,7 @@ def _parse(data: bytes) -> tuple[CharLM, Info]:
     return model, Info(checks.integer("step", description["step"], 0), optimizer, description["extra"])
 
 
-def _checked_config(config: object, elements: int) -> dict[str, object]:
+def _checked_config(config: object, elements: int) -> dict[str, Any]:
     """The config, once it is known that a model of it is no larger than the file."""
     if not isinstance(config, dict) or not isinstance(config.get("vocabulary"), str):
         raise ValueError("config: expected the arguments of CharLM")

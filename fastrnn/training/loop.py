@@ -27,7 +27,7 @@ class Metrics(NamedTuple):
     smooth_loss: float  # running mean of the loss, which starts at that of a uniform guess
     train_loss: float | None  # at a logging point: mean loss since the one before
     val_loss: float | None  # at an evaluation: mean loss over the validation text
-    chars_per_second: float  # of training since the start, without the first step, which may compile kernels
+    chars_per_second: float  # of training since the first step, without evaluations
     grad_norm: float  # Euclidean norm of all gradients, before clipping
 
 
@@ -49,8 +49,7 @@ def train(
 
     Parameters
     ----------
-    steps, seconds : the length of the run, one of the two; the seconds count training after the first step, without
-        evaluations
+    steps, seconds : the length of the run, one of the two; the seconds begin after the first step, which may compile
     clip_norm, clip_value : largest norm of all gradients, or largest size of each; one of the two or none
     scale : factor of the loss and of its gradients, before clipping
     decay : let the learning rate fall linearly from `optimizer.lr` to 0 over the run
@@ -63,12 +62,9 @@ def train(
     """
     if (steps is None) == (seconds is None):
         raise ValueError(f"train: expected either steps or seconds, got steps={steps} and seconds={seconds}")
-    if steps is not None:
-        checks.integer("steps", steps, 1)
-    else:
-        checks.number("seconds", seconds)
+    length = checks.integer("steps", steps, 1) if seconds is None else checks.number("seconds", seconds)
     lr = optimizer.lr
-    step, progress, point, elapsed, losses = 0, 0.0, 0, 0.0, []
+    step, progress, point, trained, losses = 0, 0.0, 0, 0.0, []
     smooth_loss = math.log(len(model.vocabulary))
     while progress < 1:
         window = step % len(batches)
@@ -88,9 +84,13 @@ def train(
         _check_finite(step, "the gradient's norm", grad_norm)
         losses.append(loss)
         smooth_loss += smoothing * (loss - smooth_loss)
-        elapsed += spent if step > 1 else 0.0
+        if step == 1:
+            began = time.perf_counter()
+        else:
+            trained += spent
 
-        progress = step / steps if steps else 1.0 if elapsed >= seconds else elapsed / seconds
+        done = step if seconds is None else time.perf_counter() - began
+        progress = 1.0 if done >= length else done / length
         previous, point = point, int(progress * LOGS + 1e-9)  # 29 / 100 * 100 is just below 29
         train_loss = val_loss = None
         if point > previous:
@@ -98,7 +98,7 @@ def train(
         if validation and point // LOGS_AN_EVALUATION > previous // LOGS_AN_EVALUATION:
             val_loss = evaluate(model, validation)
             _check_finite(step, "the validation loss", val_loss)
-        speed = x.size * (step - 1) / elapsed if step > 1 else x.size / spent
+        speed = x.size * (step - 1) / trained if step > 1 else x.size / spent
         yield Metrics(step, progress, loss, smooth_loss, train_loss, val_loss, speed, grad_norm)
 
 

@@ -4,7 +4,7 @@ import gzip
 import os
 import sysconfig
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,7 @@ def _long_enough(length: int, formula: str, least: int) -> None:
         raise ValueError(f"text: expected at least {formula} = {least} characters, got {length}")
 
 
-class Batches(Sequence[tuple[np.ndarray, np.ndarray]]):
+class Batches:
     """The windows of a text, in order: `batches[i]` is (x, y), both (T, B) int64, y being one character ahead of x.
 
     Parameters
@@ -116,8 +116,11 @@ class Batches(Sequence[tuple[np.ndarray, np.ndarray]]):
     def __len__(self) -> int:
         return self._windows
 
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return map(self.__getitem__, range(self._windows))
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < self._windows:
             raise IndexError(f"window: expected 0 <= index < {self._windows}, got {index}")
         window = slice(index * self.seq_length, (index + 1) * self.seq_length)
-        return np.ascontiguousarray(self._x[:, window].T), np.ascontiguousarray(self._y[:, window].T)
+        return self._x[:, window].T.copy(), self._y[:, window].T.copy()

@@ -6,7 +6,6 @@ Reference twin: fastrnn.reference.cells.elman.
 
 from typing import NamedTuple
 
-import numpy as np
 from numba.extending import overload
 
 from fastrnn.kernels import vmath
@@ -15,15 +14,11 @@ from fastrnn.kernels.simd import fma, select, zeros
 
 
 class ElmanTanh(NamedTuple):
-    """bias (blocks*lanes,): b_ih + b_hh, where every chain of sums starts."""
-
-    bias: np.ndarray
+    """f = tanh; no per-unit arrays."""
 
 
 class ElmanRelu(NamedTuple):
-    """bias (blocks*lanes,): b_ih + b_hh, where every chain of sums starts."""
-
-    bias: np.ndarray
+    """f = relu; no per-unit arrays."""
 
 
 TRAITS[ElmanTanh] = TRAITS[ElmanRelu] = Traits(gates=1, states=1, saved=0)
