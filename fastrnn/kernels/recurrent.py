@@ -50,7 +50,7 @@ def recurrent_backward(
         row_shards, unit_shards, rest,
     )  # fmt: skip
     product(dz, one, K, h, H, one, zero, none, dW_hh, H, K, H, N, rest, parts)
-    column_sums(dz, N, K, d_bias, False, parts)
+    column_sums(dz, N, K, d_bias, np.bool_(False), parts)
     if tokens.size == 0:
         product(dz, K, one, W_ih, I, one, zero, none, dx, I, N, I, K, rest, parts)
         product(dz, one, K, x, I, one, zero, none, dW_ih, I, K, I, N, rest, parts)

@@ -100,7 +100,8 @@ def project(x, tokens, first, count, start, stop, low, high, I, W_ih, bias, z, z
     """
     width = lanes(z)
     size = panel_size(I, width)
-    stride, total = I + width, 0
+    stride, total = I + width, np.int64(0)
+    none, one = np.int64(0), np.int64(1)  # not literals, for which tile_block would be compiled again
     for t in range(start, stop):
         rows = max(0, min(high, count[t]) - low)
         row = first[t] + low
@@ -110,13 +111,13 @@ def project(x, tokens, first, count, start, stop, low, high, I, W_ih, bias, z, z
             copy_rows(work + total * stride, stride, x + row * I, I, rows, I)
         else:
             row_blocks(
-                rows, I, x + row * I, I, W_ih + left * size, size, bias + left * width, 0, z, z_row,
+                rows, I, x + row * I, I, W_ih + left * size, size, bias + left * width, none, z, z_row,
                 (right - left) * width, work,
             )  # fmt: skip
         total += rows
     if not tokens.size and stop - start > 1:
         tile_block(
-            total, I, work, stride, np.int64(1), W_ih + left * size, size, bias + left * width, 0, z, z_row,
+            total, I, work, stride, one, W_ih + left * size, size, bias + left * width, none, z, z_row,
             (right - left) * width,
         )  # fmt: skip
 
@@ -170,7 +171,7 @@ def _project_table(part, parts, weight, I, W_ih, bias, table, V, panels, work):
     for p in range(split(panels, parts, part), split(panels, parts, part + 1)):
         source, target = W_ih + p * panel_size(I, width), table + p * panel_size(V, width)
         row_blocks(
-            V, I, weight, I, source, panel_size(I, width), bias + p * width, 0, target, width, width, own
+            V, I, weight, I, source, panel_size(I, width), bias + p * width, np.int64(0), target, width, width, own
         )  # fmt: skip
 
 
@@ -275,8 +276,8 @@ def sequence_forward(
     z = state[2 * S * B * stride :]
     room = z[parts * shard_z(B, row_shards, full // width, unit_shards, G, width) :]
     one = np.int64(1)  # not a literal, for which the packing would be compiled again
-    pack_weights(W_ih, one, I, I, H, G, ih, parts)
-    pack_weights(W_hh, one, H, H, H, G, hh, parts)
+    pack_weights(W_ih, one, I, I, H, one * G, ih, parts)
+    pack_weights(W_hh, one, H, H, H, one * G, hh, parts)
     for g in range(G):
         for u in range(full):
             at = (u // width * G + g) * width + u % width
