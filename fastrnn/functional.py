@@ -87,9 +87,7 @@ def recurrent(
     y, final = states[1:], empty((S, B, H), dtype)
     full = padded(H, lanes)
     history, kept = empty(N * (S - 1) * full, dtype), empty(N * A * full, dtype)
-    work = scratch(
-        sequence.forward_work(B, I, H, V, G, S, plan.row_shards, plan.unit_shards, lanes), dtype
-    )
+    work = scratch(sequence.forward_work(B, I, H, V, G, S, plan.row_shards, plan.unit_shards, lanes), dtype)
     sequence.sequence_forward(
         plan.shards, inputs, tokens, rows, W_ih, W_hh, bias, cell(), initial.reshape(-1), first, count, y.reshape(-1),
         H, final.reshape(-1), history, kept, B, I, H, plan.stretch, plan.row_shards, plan.unit_shards, work,
@@ -114,9 +112,7 @@ def recurrent(
     return y, final, pullback
 
 
-def linear(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None
-) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
     """y (N, O) = x (N, I) weight^T + bias; pullback(dy, d_weight, d_bias or None) writes both and returns dx.
 
     Cost: 2*N*I*O flop, twice that backward. Reference twin: fastrnn.reference.matmul.product.

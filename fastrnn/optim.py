@@ -76,9 +76,7 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Take over what `state_dict` gave."""
         checks.same_names("state_dict", state, {"step": 0, "lr": 0, **self._moments})
-        arrays = {
-            name: checks.array(name, state[name], m.dtype, m.size) for name, m in self._moments.items()
-        }
+        arrays = {name: checks.array(name, state[name], m.dtype, m.size) for name, m in self._moments.items()}
         self.steps, self.lr = checks.integer("step", state["step"], 0), checks.number("lr", state["lr"])
         for name, value in arrays.items():
             self._moments[name][:] = value
@@ -134,7 +132,12 @@ class RMSprop(Optimizer):
     moments = ("square_avg",)
 
     def __init__(
-        self, parameters: Parameters, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0
+        self,
+        parameters: Parameters,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, alpha=alpha, eps=eps, weight_decay=weight_decay)
 

@@ -18,7 +18,6 @@ from fastrnn.kernels.parallel import share
 from fastrnn.kernels.simd import (
     element,
     lanes,
-    load,
     load_else,
     load_first,
     pointer,

@@ -33,7 +33,7 @@ def share(typingctx, parts, body, arguments):
         values = cgutils.unpack_tuple(builder, args[2], len(operands))
         packed = context.make_tuple(builder, packed_type, values)
         loop = _loop_function(context, builder.module, compiled.fndesc, body_sig, packed_type)
-        # part i is at numbers + i: a stride of 8 bytes from address 0, so the pointer itself is the number
+        # the layer hands out pointers 8 bytes apart, from address 0: the pointer itself tells the part
         data = cgutils.alloca_once_value(builder, packed)
         pointers = cgutils.alloca_once(builder, _BYTES, _INT(2))
         builder.store(ir.Constant(_BYTES, None), pointers)
@@ -62,7 +62,7 @@ def _loop_function(context, module, body, body_sig, packed_type):
     """body for the numbers counts[0] times from pointers[0] on, as an inner loop of NumPy's type."""
     function = ir.Function(module, _LOOP, _unused(module, "share_" + body.qualname))
     function.linkage = "internal"
-    pointers, counts, steps, _ = function.args
+    pointers, counts, _, _ = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     first = builder.udiv(builder.ptrtoint(builder.load(pointers), _INT), _INT(8))
     data = builder.load(builder.gep(pointers, [_INT(1)]))

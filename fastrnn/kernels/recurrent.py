@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastrnn.kernels.cells import gates, states
+from fastrnn.kernels.cells import gates
 from fastrnn.kernels.embedding import scatter_add
 from fastrnn.kernels.jit import Kernel, layout
 from fastrnn.kernels.matmul import column_sums, product, product_work

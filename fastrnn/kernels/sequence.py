@@ -128,8 +128,8 @@ def forward_rows(
 ):
     """One step for `rows` rows and the unit blocks left..right-1.
 
-    z, h_prev, new, y, history, kept point to the first of the rows, z also to the first of the blocks. h_prev and new: states of the step before and of
-    this one, state_size elements from state to state.
+    z, h_prev, new, y, history, kept point to the first of the rows, z also to the first of the blocks.
+    h_prev and new: states of the step before and of this one, state_size elements from state to state.
     """
     width = lanes(z)
     G, S, A = gates(cell), states(cell), saved(cell)

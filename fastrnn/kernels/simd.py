@@ -116,7 +116,7 @@ def _operator(op, on_float, on_int, result=lambda vec: vec):
     def lower(context, builder, sig, args):
         vec = next(t for t in sig.args if isinstance(t, Vec))
         emit = on_float if isinstance(vec.scalar, types.Float) else on_int
-        a, b = (_as_vector(context, builder, vec, t, v) for t, v in zip(sig.args, args))
+        a, b = (_as_vector(context, builder, vec, t, v) for t, v in zip(sig.args, args, strict=True))
         return emit(builder, a, b)
 
     for pair in ((Vec, Vec), (Vec, types.Number), (types.Number, Vec)):
@@ -134,6 +134,9 @@ def _comparison(sign):
     )
 
 
+_SIGNS = ("<", "<=", ">", ">=", "==")
+
+
 def _mask(vec):
     return Vec(types.boolean, vec.lanes)
 
@@ -147,7 +150,7 @@ _operator(operator.or_, None, _method("or_"))
 _operator(operator.xor, None, _method("xor"))
 _operator(operator.lshift, None, _method("shl"))
 _operator(operator.rshift, None, _method("ashr"))
-for _op, _sign in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">="), (operator.eq, "==")):
+for _op, _sign in zip((operator.lt, operator.le, operator.gt, operator.ge, operator.eq), _SIGNS, strict=True):
     _operator(_op, *_comparison(_sign), result=_mask)
 
 
@@ -159,7 +162,7 @@ def fma(typingctx, a, b, c):
         return None
 
     def codegen(context, builder, sig, args):
-        values = [_as_vector(context, builder, vec, t, v) for t, v in zip(sig.args, args)]
+        values = [_as_vector(context, builder, vec, t, v) for t, v in zip(sig.args, args, strict=True)]
         return call(builder, "fmuladd", context.get_value_type(vec), values)
 
     return vec(a, b, c), codegen
@@ -181,7 +184,7 @@ def select(typingctx, mask, a, b):
     vec = a if isinstance(a, Vec) else b
 
     def codegen(context, builder, sig, args):
-        values = [_as_vector(context, builder, vec, t, v) for t, v in zip(sig.args[1:], args[1:])]
+        values = [_as_vector(context, builder, vec, t, v) for t, v in zip(sig.args[1:], args[1:], strict=True)]
         return builder.select(args[0], *values)
 
     return vec(mask, a, b), codegen

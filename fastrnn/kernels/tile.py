@@ -31,11 +31,7 @@ def widest(rows: int) -> int:
 
 def shapes() -> list[tuple[int, int]]:
     """Every (rows, vectors) that fits the target's registers."""
-    return [
-        (rows, vectors)
-        for rows in range(1, TARGET.max_rows + 1)
-        for vectors in range(1, widest(rows) + 1)
-    ]
+    return [(rows, vectors) for rows in range(1, TARGET.max_rows + 1) for vectors in range(1, widest(rows) + 1)]
 
 
 def _emit_shape(module, element, lanes, rows, vectors):
@@ -43,7 +39,7 @@ def _emit_shape(module, element, lanes, rows, vectors):
     function = ir.Function(module, _TYPE, f"tile_{rows}x{vectors}")
     function.linkage = "internal"
     function.attributes.add("noinline")
-    arg = dict(zip(_ARGUMENTS, function.args))
+    arg = dict(zip(_ARGUMENTS, function.args, strict=True))
     size = 4 if element == ir.FloatType() else 8
     vector, at = ir.VectorType(element, lanes), element.as_pointer()
     entry, loop, done = (function.append_basic_block(name) for name in ("entry", "loop", "done"))
@@ -65,10 +61,8 @@ def _emit_shape(module, element, lanes, rows, vectors):
     builder.position_at_end(loop)
     k, a, p = builder.phi(_INT), builder.phi(at), builder.phi(at)
     sums = [builder.phi(vector) for _ in cells]
-    row = [
-        builder.load(builder.bitcast(builder.gep(p, [builder.mul(arg["panel"], _INT(j))]), vector.as_pointer()), align=size)
-        for j in range(vectors)
-    ]
+    places = [builder.gep(p, [builder.mul(arg["panel"], _INT(j))]) for j in range(vectors)]
+    row = [builder.load(builder.bitcast(place, vector.as_pointer()), align=size) for place in places]
     updated = list(sums)
     for i in range(rows):
         scalar = builder.load(builder.gep(a, [builder.mul(arg["a_row"], _INT(i))]))
@@ -78,18 +72,22 @@ def _emit_shape(module, element, lanes, rows, vectors):
             updated[q] = simd.call(builder, "fmuladd", vector, [spread, row[j], updated[q]])
     k_next = builder.add(k, _INT(1))
     a_next, p_next = builder.gep(a, [arg["a_k"]]), builder.gep(p, [_INT(lanes)])
-    for phi, first, following in ((k, _INT(0), k_next), (a, a0, a_next), (p, p0, p_next), *zip(sums, start, updated)):
+    for phi, first, following in (
+        (k, _INT(0), k_next),
+        (a, a0, a_next),
+        (p, p0, p_next),
+        *zip(sums, start, updated, strict=True),
+    ):
         phi.add_incoming(first, entry)
         phi.add_incoming(following, loop)
     builder.cbranch(builder.icmp_signed("<", k_next, arg["K"]), loop, done)
 
     builder.position_at_end(done)
-    for q, (i, j) in enumerate(cells):
-        total = builder.phi(vector)
-        total.add_incoming(start[q], entry)
-        total.add_incoming(updated[q], loop)
-        start[q] = total
-    for total, (i, j) in zip(start, cells):
+    totals = [builder.phi(vector) for _ in cells]
+    for total, first, last in zip(totals, start, updated, strict=True):
+        total.add_incoming(first, entry)
+        total.add_incoming(last, loop)
+    for total, (i, j) in zip(totals, cells, strict=True):
         target = vector_at(c, arg["c_row"], i, j)
         if j == vectors - 1:
             simd.masked_store(builder, total, target, arg["tail"], size)
@@ -155,7 +153,7 @@ def tile(typingctx, rows, vectors, K, a, a_row, a_k, p, panel, c0, c0_row, c, c_
         function = builder.module.globals.get(name) or ir.Function(builder.module, _TYPE, name)
         values = [
             builder.ptrtoint(v, _INT) if isinstance(t, simd.Pointer) else context.cast(builder, v, t, types.int64)
-            for v, t in zip(args, sig.args)
+            for v, t in zip(args, sig.args, strict=True)
         ]
         builder.call(function, values)
         return context.get_dummy_value()

@@ -26,6 +26,7 @@ class Layer:
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Copy parameters from a mapping with exactly these names: NumPy arrays, or torch's CPU tensors.
 
-        Raises ValueError: `state_dict: expected weight, bias; missing bias`, `weight: expected shape (3, 4), got (4, 3)`.
+        Raises ValueError: `state_dict: expected weight, bias; missing bias`,
+        `weight: expected shape (3, 4), got (4, 3)`.
         """
         self.parameters.update(state)

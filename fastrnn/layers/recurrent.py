@@ -85,9 +85,9 @@ class RNN(Layer):
             if k and training:
                 y, undrop = self._dropout.vjp(y)
                 drop.append(undrop)
-            y, final[k : k + 1], pull = functional.recurrent(
-                cell, y, initial[k : k + 1], p[f"weight_ih_l{k}"], p[f"weight_hh_l{k}"], self._bias(k), None if k else table
-            )
+            weights = p[f"weight_ih_l{k}"], p[f"weight_hh_l{k}"], self._bias(k)
+            own_table = None if k else table
+            y, final[k : k + 1], pull = functional.recurrent(cell, y, initial[k : k + 1], *weights, own_table)
             backward.append(pull)
 
         def pullback(dy, d_final, grads, d_table=None):
@@ -108,7 +108,7 @@ class RNN(Layer):
 
     def _arranged(self, x, h0):
         """x as (T, B, I) and the initial state (L, B, H), checked; whether x was unbatched."""
-        letters = "(B, T, input_size) or (T, input_size)" if self.batch_first else "(T, B, input_size) or (T, input_size)"
+        letters = f"({'B, T' if self.batch_first else 'T, B'}, input_size) or (T, input_size)"
         x = checks.rank("x", x, letters, 2, 3)
         x = checks.array("x", x, self.dtype, *x.shape[:-1], self.input_size, letters=letters)
         unbatched = x.ndim == 2
