@@ -113,7 +113,7 @@ def _help_without_command(context):
     help="Size of a character's learned vector; 0: one-hot.",
 )
 @click.option("--seq-length", type=click.IntRange(1), default=50, help="Characters of a window.")
-@click.option("--batch", type=click.IntRange(1), default=64, help="Windows in one update.")
+@click.option("--batch", type=click.IntRange(1), default=32, help="Windows in one update.")
 @click.option("--steps", type=click.IntRange(1), help="Updates of the run.  [default: a minute's]")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the text, instead of --steps.")
 @click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="adam", help="How weights are updated.")

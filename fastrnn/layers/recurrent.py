@@ -61,6 +61,7 @@ class RNN(Layer):
         super().__init__(shapes, dtype)
         generator = np.random.default_rng(seed)
         self.parameters.flat[:] = generator.uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
+        checks.number("dropout", dropout, 0.0, 1.0)
         self._dropout = Dropout(dropout, seed=generator.spawn(1)[0])
         self.dropout = self._dropout.p
 

@@ -1,0 +1,353 @@
+"""Checkpoints: bit for bit what was saved, or an error of one line."""
+
+import json
+import os
+import re
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from fastrnn import optim
+from fastrnn.models import CharLM
+from fastrnn.training import checkpoint
+from fastrnn.training.checkpoint import CheckpointError, load, save
+
+VOCABULARY = '\n"\\a\u00e9\U0001f600'
+
+
+def model_of(seed=0, **arguments):
+    return CharLM(VOCABULARY, hidden_size=3, seed=seed, **arguments)
+
+
+def trained(model, kind="Adam"):
+    """An optimiser of the model after one step."""
+    optimizer = getattr(optim, kind)(model.parameters)
+    grads = model.parameters.zeros_like()
+    grads.flat[:] = np.random.default_rng(1).standard_normal(grads.flat.size)
+    optimizer.step(grads)
+    return optimizer
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def saved(path):
+    """The bytes of a small whole checkpoint that lies at `path`."""
+    save(path, model_of(), trained(model_of()), 7, {"note": "x"})
+    return path.read_bytes()
+
+
+def error_of(path):
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def header_size(data):
+    return 8 + int.from_bytes(data[:8], "little")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("arguments", [{}, {"cell": "relu", "num_layers": 2, "embedding_size": 4, "dropout": 0.25}])
+@pytest.mark.parametrize("kind", ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"])
+def test_a_checkpoint_gives_back_every_bit(path, dtype, arguments, kind):
+    model = model_of(dtype=dtype, **arguments)
+    model.parameters.flat[:4] = [-0.0, 5e-324 if dtype == "float64" else 1e-45, np.finfo(dtype).max, 0.1]
+    optimizer = trained(model, kind)
+    extra = {"text": "\u00e9 \U0001f600", "count": 2**70, "loss": 0.1}
+    save(path, model, optimizer, 12, extra)
+    found, info = load(path)
+    assert found.config == model.config
+    assert found.vocabulary == VOCABULARY
+    assert found.parameters.shapes == model.parameters.shapes
+    assert found.parameters.flat.tobytes() == model.parameters.flat.tobytes()
+    assert (info.step, info.extra) == (12, extra)
+    again = getattr(optim, kind)(found.parameters)
+    again.load_state_dict(info.optimizer)
+    for name, value in optimizer.state_dict().items():
+        assert np.array_equal(again.state_dict()[name], value), name
+
+
+def test_an_optimiser_is_optional(path):
+    save(path, model_of())
+    assert load(path)[1] == checkpoint.Info(0, None, {})
+
+
+def test_a_loaded_model_owns_its_memory(path, saved):
+    model, _ = load(path)
+    model.parameters.flat[:] = 0
+    assert path.read_bytes() == saved
+    assert load(path)[0].parameters.flat.any()
+
+
+class Strided:
+    """A model whose parameters lie in memory as no file can hold them."""
+
+    def __init__(self, model, strided):
+        self.config = model.config
+        self.parameters = {name: strided(value) for name, value in model.parameters.items()}
+
+
+@pytest.mark.parametrize(
+    "strided",
+    [
+        lambda value: np.asfortranarray(value),
+        lambda value: np.repeat(value, 2, axis=0)[::2],
+        lambda value: value[::-1].copy()[::-1],
+        lambda value: value.astype(value.dtype.newbyteorder()),
+    ],
+    ids=["fortran", "strided", "reversed", "byteswapped"],
+)
+def test_parameters_are_saved_by_value_not_by_layout(path, strided):
+    model = model_of()
+    save(path, Strided(model, strided))
+    assert load(path)[0].parameters.flat.tobytes() == model.parameters.flat.tobytes()
+
+
+def test_a_checkpoint_is_an_ordinary_safetensors_file(path, saved):
+    tensors = safetensors.numpy.load_file(path)
+    for name, value in model_of().parameters.items():
+        np.testing.assert_array_equal(tensors[name], value)
+    assert sorted(set(tensors) - set(model_of().parameters)) == ["optimizer.exp_avg", "optimizer.exp_avg_sq"]
+
+
+def test_every_truncation_is_an_error(path, saved):
+    for end in range(len(saved)):
+        path.write_bytes(saved[:end])
+        assert error_of(path).startswith("not a safetensors file: ")
+
+
+def test_anything_appended_is_an_error(path, saved):
+    path.write_bytes(saved + b"\0")
+    assert error_of(path).startswith("not a safetensors file: ")
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x10, 0x20, 0x80, 0xFF])
+def test_every_flipped_header_byte_is_an_error(path, saved, mask):
+    for i in range(header_size(saved)):
+        damaged = bytearray(saved)
+        damaged[i] ^= mask
+        path.write_bytes(damaged)
+        assert error_of(path), i
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80])
+def test_every_flipped_data_byte_is_an_error(path, saved, mask):
+    for i in range(header_size(saved), len(saved)):
+        damaged = bytearray(saved)
+        damaged[i] ^= mask
+        path.write_bytes(damaged)
+        assert error_of(path) == "damaged: checksum mismatch", i
+
+
+def forge(path, change):
+    """Write a checkpoint with a right checksum after change(tensors, description)."""
+    save(path, model_of(), trained(model_of()), 7)
+    data = path.read_bytes()
+    tensors = safetensors.numpy.load(data)
+    description = json.loads(json.loads(data[8 : header_size(data)])["__metadata__"]["fastrnn"])
+    change(tensors, description)
+    text = json.dumps(description)
+    metadata = {"fastrnn": text, "sha256": checkpoint._checksum(tensors, text)}
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+
+
+def config(**values):
+    return lambda tensors, description: description["config"].update(values)
+
+
+def entry(**values):
+    return lambda tensors, description: description.update(values)
+
+
+def tensor(name, change):
+    return lambda tensors, description: tensors.update({name: change(tensors[name])})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (entry(format=2), "format 2, expected 1"),
+        (entry(format="1"), "format 1, expected 1"),
+        (entry(step=-1), "step: expected an integer >= 0, got -1"),
+        (entry(step=1.5), "step: expected an integer, got 1.5"),
+        (entry(config=[]), "config: expected the arguments of CharLM"),
+        (entry(more=1), "unexpected more"),
+        (entry(optimizer=[1]), "'list' object is not a mapping"),
+        (lambda tensors, description: description.pop("config"), "missing config"),
+        (config(hidden_size=0), "hidden_size: expected an integer >= 1, got 0"),
+        (config(hidden_size=1 << 40), "hidden_size: expected an integer <= 65536, got 1099511627776"),
+        (config(hidden_size=65536), "expected at least 4295360512 elements for the config, got 57"),
+        (config(hidden_size="3"), "hidden_size: expected an integer, got '3'"),
+        (config(hidden_size=True), "hidden_size: expected an integer, got True"),
+        (config(num_layers=257), "num_layers: expected an integer <= 256, got 257"),
+        (config(embedding_size=-1), "embedding_size: expected an integer >= 0, got -1"),
+        (config(vocabulary=None), "config: expected the arguments of CharLM"),
+        (config(vocabulary="aa"), "vocabulary: expected characters, each once, got 'aa'"),
+        (config(vocabulary=VOCABULARY[:-1]), "rnn.weight_ih_l0: expected shape (3, 5), got (3, 6)"),
+        (config(cell="sine"), "got 'sine'"),
+        (config(dtype="float64"), "expected dtype float64, got float32"),
+        (config(dtype="int8"), "dtype: expected float32 or float64, got int8"),
+        (config(dropout=2.0), "expected a number in 0..1, got 2"),
+        (config(surprise=1), "unexpected keyword argument 'surprise'"),
+        (tensor("decoder.bias", lambda value: value * np.nan), "decoder.bias: not finite"),
+        (tensor("optimizer.exp_avg", lambda value: value / 0), "optimizer.exp_avg: not finite"),
+        (tensor("optimizer.exp_avg", lambda value: value[1:]), "optimizer.exp_avg: expected shape (57,), got (56,)"),
+        (tensor("decoder.bias", lambda value: value.astype(np.float64)), "expected dtype float32, got float64"),
+        (tensor("decoder.bias", lambda value: value.view(np.int32)), "expected dtype float32, got int32"),
+        (tensor("decoder.weight", lambda value: value.T.copy()), "expected shape (6, 3), got (3, 6)"),
+        (lambda tensors, description: tensors.pop("decoder.bias"), "missing decoder.bias"),
+        (lambda tensors, description: tensors.update(more=np.zeros(1)), "unexpected more"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the division by 0
+def test_a_forged_checkpoint_is_refused(path, change, message):
+    forge(path, change)
+    assert message in error_of(path)
+
+
+def test_a_model_larger_than_its_file_is_never_built(path, monkeypatch):
+    forge(path, config(hidden_size=65536, num_layers=256))
+    monkeypatch.setattr("fastrnn.models.CharLM", None)  # to call it would be a TypeError of another text
+    assert error_of(path).startswith("parameters: expected at least ")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (safetensors.numpy.save({"a": np.zeros(2)}), "not a checkpoint of fastrnn"),
+        (safetensors.numpy.save({"a": np.zeros(2)}, {"fastrnn": "[]", "sha256": ""}), "not a checkpoint of fastrnn"),
+        (safetensors.numpy.save({}, {"fastrnn": "{", "sha256": ""}), "Expecting property name"),
+        (safetensors.numpy.save({}, {"fastrnn": "[" * 100_000, "sha256": ""}), "maximum recursion depth"),
+        (b"PK\x03\x04 a zip file of another program", "not a safetensors file: "),
+    ],
+)
+def test_other_files_are_refused(path, data, message):
+    path.write_bytes(data)
+    assert error_of(path).startswith(message)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    assert error_of(tmp_path / "none") == "No such file or directory"
+    assert error_of(tmp_path) == "Is a directory"
+
+
+def test_a_huge_file_is_refused_unread(path):
+    with open(path, "wb") as file:
+        file.truncate((1 << 34) + 1)  # a hole that takes no space
+    assert error_of(path) == "expected at most 17179869184 bytes, got 17179869185"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_mode_follows_the_umask(path, mask):
+    before = os.umask(mask)
+    try:
+        save(path, model_of())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_symbolic_link_stays_one(tmp_path, path):
+    (tmp_path / "elsewhere").mkdir()
+    path.symlink_to(tmp_path / "elsewhere" / "file")
+    save(path, model_of())
+    assert path.is_symlink()
+    assert load(tmp_path / "elsewhere" / "file")[0].config == model_of().config
+
+
+def refuse(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_alone(path, saved, monkeypatch, function):
+    monkeypatch.setattr(os, function, refuse)
+    with pytest.raises(CheckpointError, match=re.escape(f"{path}: not written: No space left on device")):
+        save(path, model_of(seed=1))
+    assert path.read_bytes() == saved
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_full_disk_leaves_the_old_file_alone(path, saved):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            save(path, model_of(seed=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == f"{path}: not written: File too large"
+    assert path.read_bytes() == saved
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_an_interrupted_write_leaves_the_old_file_alone(path, saved, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(path, model_of(seed=1))
+    assert path.read_bytes() == saved
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    path = tmp_path / "none" / "model.safetensors"
+    with pytest.raises(CheckpointError, match=re.escape(f"{path}: not written: No such file or directory")):
+        save(path, model_of())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_model_that_is_not_finite_is_not_saved(path, saved, value):
+    model = model_of()
+    model.parameters["decoder.bias"][-1] = value
+    with pytest.raises(CheckpointError, match=re.escape(f"{path}: not written: decoder.bias is not finite")):
+        save(path, model)
+    assert path.read_bytes() == saved
+
+
+def test_the_file_reaches_the_disk_before_its_name(path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append(stat.S_IFMT(os.fstat(fd).st_mode)) or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda a, b: calls.append((a.parent, b)) or replace(a, b))
+    save(path, model_of())
+    assert calls == [stat.S_IFREG, (path.parent, path), stat.S_IFDIR]
+
+
+WRITER = """
+import sys
+from fastrnn.models import CharLM
+from fastrnn.training.checkpoint import save
+models = [CharLM("ab", hidden_size=200, seed=seed) for seed in (0, 1)]
+while True:
+    for step, model in enumerate(models):
+        save(sys.argv[1], model, step=step)
+        print(step, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_a_whole_file(path):
+    models = [CharLM("ab", hidden_size=200, seed=seed) for seed in (0, 1)]
+    for delay in (0.0, 0.003, 0.011):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as writer:
+            writer.stdout.readline()
+            time.sleep(delay)
+            writer.send_signal(signal.SIGKILL)
+        model, info = load(path)
+        assert model.parameters.flat.tobytes() == models[info.step].parameters.flat.tobytes()
