@@ -21,9 +21,9 @@ from fastrnn.training.text import Batches, read_text, split, standard_library, v
 
 # Class in fastrnn.optim, default learning rate, further arguments.
 _OPTIMIZERS = {
-    "sgd": ("SGD", 1.0, {}),
-    "momentum": ("SGD", 0.1, {"momentum": 0.9}),
-    "adagrad": ("Adagrad", 0.02, {}),
+    "sgd": ("SGD", 0.5, {}),
+    "momentum": ("SGD", 0.05, {"momentum": 0.9}),
+    "adagrad": ("Adagrad", 0.005, {}),
     "rmsprop": ("RMSprop", 1e-3, {}),
     "adam": ("Adam", 2e-3, {}),
     "adamw": ("AdamW", 2e-3, {}),

@@ -2,9 +2,12 @@
 
 import ctypes
 import mmap
+import os
+import subprocess
 import sys
 import threading
 from collections import deque
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -124,3 +127,19 @@ def fenced():
         return whole[start : start + size].view(dtype)
 
     return array
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """Run a program in a Python of its own: (program, folder of fastrnn, environment) -> the completed process.
+
+    Variables that choose a CPU, a target or threads are those of `environment` alone.
+    """
+    ours = ("NUMBA_CPU", "NUMBA_THREADING", "NUMBA_NUM_THREADS", "FASTRNN_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+    def run(program, folder=Path(__file__).parent.parent, **environment):
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env=inherited | environment, cwd=folder, capture_output=True, text=True)
+
+    return run

@@ -1,10 +1,6 @@
 """The rows of the target table, and that every row, on every CPU with FMA, computes the same bits."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +9,6 @@ from numba.core.codegen import get_host_cpu_features
 
 from fastrnn.kernels import target, tile
 
-ROOT = Path(__file__).parent.parent
 X86 = llvm.get_process_triple().startswith("x86_64")
 
 
@@ -43,20 +38,8 @@ def test_lanes():
     assert target.lanes_of(4) * 4 == target.lanes_of(8) * 8 == target.TARGET.vector_bytes
 
 
-def run(program: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run a Python program under some environment variables, apart from which NUMBA_* and FASTRNN_* are unset."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_CPU", "FASTRNN_"))}
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env=inherited | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_an_unknown_target_is_refused_in_one_line():
-    result = run("import fastrnn", FASTRNN_TARGET="nonsense")
+def test_an_unknown_target_is_refused_in_one_line(run_python):
+    result = run_python("import fastrnn", FASTRNN_TARGET="nonsense")
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]
     assert last == "ImportError: FASTRNN_TARGET: expected one of avx512, avx2, neon, generic, got 'nonsense'"
@@ -67,9 +50,9 @@ def test_an_unknown_target_is_refused_in_one_line():
     [("skylake-avx512", "avx512"), ("znver4", "avx512"), ("haswell", "avx2"), ("x86-64", "generic")],
 )
 @pytest.mark.skipif(not X86, reason="names x86 CPUs")
-def test_detection_of_x86(cpu, expected):
+def test_detection_of_x86(cpu, expected, run_python):
     program = "from fastrnn.kernels.target import TARGET; print(TARGET.name)"
-    result = run(program, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
+    result = run_python(program, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
     assert result.stdout.strip() == expected, result.stderr
 
 
@@ -124,24 +107,24 @@ def missing(name):
     return ", ".join(sorted(ROWS[name][1] - features()))
 
 
-def lines_of(options):
+def lines_of(options, run_python):
     """The words of each line of PROGRAM by row, for every row that this CPU can run; two run at a time."""
     rows = [name for name in ROWS if not missing(name)]
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda name: run(PROGRAM.format(**options), **ROWS[name][0]), rows))
+        results = list(pool.map(lambda name: run_python(PROGRAM.format(**options), **ROWS[name][0]), rows))
     for result in results:
         assert result.returncode == 0, result.stderr
     return dict(zip(rows, [[line.split() for line in result.stdout.splitlines()] for result in results], strict=True))
 
 
 @pytest.fixture(scope="module")
-def quick():
-    return lines_of(QUICK)
+def quick(run_python):
+    return lines_of(QUICK, run_python)
 
 
 @pytest.fixture(scope="module")
-def thorough():
-    return lines_of(THOROUGH)
+def thorough(run_python):
+    return lines_of(THOROUGH, run_python)
 
 
 def compare(lines, baseline, same_bits):

@@ -52,6 +52,7 @@ def recurrent_backward(
     product(dz, one, K, h, H, one, zero, none, dW_hh, H, K, H, N, rest, parts)
     column_sums(dz, N, K, d_bias, np.bool_(False), parts)
     if tokens.size == 0:
+        d_table[:] = 0.0
         product(dz, K, one, W_ih, I, one, zero, none, dx, I, N, I, K, rest, parts)
         product(dz, one, K, x, I, one, zero, none, dW_ih, I, K, I, N, rest, parts)
         return

@@ -367,10 +367,12 @@ def _backward_part(
     low, last = split(B, row_shards, rows), split(B, row_shards, rows + 1)
     left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
     for t in range(stop - 1, start - 1, -1):
-        high = min(last, count[t])
+        high = max(low, min(last, count[t]))
         going_on = max(low, min(high, count[t + 1])) if t + 1 < T else low
         for half in range(2):  # the rows that have a next step, and those that end here
             begin, end, K = (low, going_on, G * H) if half == 0 else (going_on, high, 0)
+            if begin == end:
+                continue
             n = first[t] + begin
             h_prev, h_row = initial + begin * full, full
             prev, prev_row, prev_step = initial + (carry_size + begin * full), full, carry_size

@@ -282,7 +282,9 @@ def first_lanes(builder, vector_type, count):
     """Mask of the first `count` (int64) lanes of a vector of `vector_type`."""
     width = ir.VectorType(_INT32, vector_type.count)
     index = ir.Constant(width, list(range(vector_type.count)))
-    return builder.icmp_signed("<", index, splat(builder, width, builder.trunc(count, _INT32)))
+    most = _INT64(vector_type.count)
+    valid = builder.select(builder.icmp_signed("<", count, most), count, most)  # fits 32 bits
+    return builder.icmp_signed("<", index, splat(builder, width, builder.trunc(valid, _INT32)))
 
 
 def masked_load(builder, at, count, align, other=None):

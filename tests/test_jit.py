@@ -1,0 +1,181 @@
+"""The disk cache, and kernels used from several threads and processes; each test in a Python of its own."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fastrnn"
+
+LOSS = """
+import numpy as np
+from fastrnn import functional
+print(repr(functional.cross_entropy(np.arange(12, dtype="float32").reshape(3, 4), np.array([0, 1, 2]))[0]))
+"""
+
+# results(seed): the bits of a layer's pass, cut for two threads; `first` of them is computed by one thread
+PASS = """
+import hashlib, os, sys
+import numpy as np
+import fastrnn
+from fastrnn import threads
+
+rnn = fastrnn.RNN(19, 37, dtype="float32", seed=0)
+
+def share(count):
+    threads.for_sequence = lambda T, *rest: threads.Plan(count, 1, max(T, 1))
+    threads.for_work = threads.for_bytes = lambda amount: count
+
+def results(seed):
+    x = np.random.default_rng(seed).standard_normal((7, 13, 19)).astype("float32")
+    (y, h_n), pullback = rnn.vjp(x)
+    dx, dh0, grads = pullback(np.cos(y), np.sin(h_n))
+    return hashlib.sha256(b"".join(a.tobytes() for a in (y, h_n, dx, dh0, grads.flat))).hexdigest()
+
+def in_threads(function, items, count):
+    import threading
+    found, together = {}, threading.Barrier(count)
+    def work(item):
+        together.wait()
+        found[item] = function(item)
+    workers = [threading.Thread(target=work, args=(item,)) for item in items]
+    for worker in workers: worker.start()
+    for worker in workers: worker.join()
+    return found
+"""
+
+
+def output(result):
+    assert result.returncode == 0, f"exit status {result.returncode}: {result.stderr}"
+    return result.stdout.strip()
+
+
+def copy_of_fastrnn(folder):
+    shutil.copytree(PACKAGE, folder / "fastrnn", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "fastrnn"
+
+
+def test_an_edit_below_a_kernel_is_seen(tmp_path, run_python):
+    """Numba looks at the file of a cached function alone; the loss is compiled anew when vmath changes."""
+    vmath = copy_of_fastrnn(tmp_path) / "kernels" / "vmath.py"
+
+    def run():
+        result = run_python(LOSS, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+        return float(output(result)), "compiling kernels" in result.stderr
+
+    before, compiled = run()
+    assert compiled
+    assert run() == (before, False)
+    source = vmath.read_text()
+    assert source.count("return (a + b) * f * g\n") == 1
+    vmath.write_text(source.replace("return (a + b) * f * g\n", "return (a + b) * f * g * 2.0\n"))
+    after, compiled = run()
+    assert compiled
+    assert after == pytest.approx(before + 0.6931471805599453, rel=1e-6)
+    assert run() == (after, False)
+    vmath.write_text(source)
+    assert run() == (before, False)
+
+
+def test_an_edit_while_running_is_harmless(tmp_path, run_python):
+    """An upgrade under a running process does not part kernels from the symbols that they link to."""
+    copy_of_fastrnn(tmp_path)
+    use = "import numpy as np\nprint(fastrnn.Linear(2, 1)(np.ones((1, 2), 'f')).shape)\n"
+    edit = "open('fastrnn/kernels/pack.py', 'a').write('\\n# upgraded\\n')\n"
+    for program in ("import fastrnn\n" + use, "import fastrnn\n" + edit + use):
+        assert output(run_python(program, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))) == "(1, 1)"
+
+
+def test_without_a_writable_cache_folder(tmp_path, run_python):
+    (tmp_path / "file").touch()
+    result = run_python(LOSS, NUMBA_CACHE_DIR=str(tmp_path / "file"))
+    assert float(output(result)) > 0
+    assert "not kept: no writable cache folder" in result.stderr
+
+
+def test_the_cache_lies_with_the_user(tmp_path, run_python):
+    result = run_python(LOSS, XDG_CACHE_HOME=str(tmp_path), NUMBA_CACHE_DIR="")
+    assert float(output(result)) > 0
+    if sys.platform == "linux":
+        (folder,) = (tmp_path / "fastrnn").iterdir()
+        assert list(folder.rglob("*.nbi"))
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_the_import_compiles_nothing(tmp_path, run_python):
+    result = run_python("import fastrnn", NUMBA_CACHE_DIR=str(tmp_path))
+    assert (output(result), result.stderr) == ("", "")
+
+
+def test_the_first_use_by_several_threads(tmp_path, run_python):
+    """Four threads meet an empty cache."""
+    program = """
+def use(seed):
+    x = np.random.default_rng(seed).standard_normal((3, 4)).astype("float32")
+    return fastrnn.Linear(4, 5, seed=0)(x).tobytes()
+found = in_threads(use, range(4), 4)
+assert len(found) == 4
+assert found == {seed: use(seed) for seed in range(4)}
+"""
+    output(run_python(PASS + program, NUMBA_CACHE_DIR=str(tmp_path)))
+
+
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_threads_that_share_kernels(layer, run_python):
+    """Eight threads run parallel kernels at the same time, with different inputs, again and again."""
+    program = """
+share(1)
+expected = {seed: results(seed) for seed in range(8)}
+share(2)
+for _ in range(20):
+    assert in_threads(results, range(8), 8) == expected
+print(__import__("numba").threading_layer())
+"""
+    found = output(run_python(PASS + program, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2"))
+    assert layer in ("default", found)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_a_forked_child(run_python):
+    """After parallel kernels in the parent, its child computes the same bits, and so does the parent afterwards."""
+    program = """
+import warnings
+share(2)
+before = results(0)
+kept = threads.get_num_threads()
+read, write = os.pipe()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Python 3.12 warns of threads; that is what is tested
+    child = os.fork()
+if child == 0:
+    share(threads.get_num_threads())
+    os.write(write, results(0).encode())
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert os.read(read, 100).decode() == before
+assert threads.get_num_threads() == kept
+assert results(0) == before
+"""
+    output(run_python(PASS + program, NUMBA_NUM_THREADS="2"))
+
+
+def test_results_do_not_change_from_call_to_call(run_python):
+    program = """
+share(2)
+assert len({results(0) for _ in range(50)}) == 1
+"""
+    output(run_python(PASS + program, NUMBA_NUM_THREADS="2"))
+
+
+def test_torch_keeps_its_threads(run_python):
+    """The first launch of Numba's threads would reset the number of torch's."""
+    pytest.importorskip("torch", reason="torch is what is disturbed")
+    program = """
+import torch
+torch.set_num_threads(1)
+share(2)
+results(0)
+assert torch.get_num_threads() == 1
+"""
+    output(run_python(PASS + program, NUMBA_NUM_THREADS="2"))
