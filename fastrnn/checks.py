@@ -7,14 +7,24 @@ import numpy as np
 DTYPES = ("float32", "float64")
 
 
-def dtype(name: object) -> np.dtype:
-    """The dtype of a layer: float32 or float64."""
+def dtype(value: object, name: str = "dtype") -> np.dtype:
+    """The native dtype of a layer or an array: float32 or float64."""
     try:
-        found = np.dtype(name)
+        found = None if value is None else np.dtype(value)
     except TypeError:
         found = None
     if found is None or found.name not in DTYPES:
-        raise TypeError(f"dtype: expected float32 or float64, got {name}")
+        raise TypeError(f"{name}: expected {'dtype ' * (name != 'dtype')}float32 or float64, got {value}")
+    return found.newbyteorder("=")
+
+
+def real(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
+    """`value` as an array of real numbers of the given shape."""
+    found = np.asarray(value)
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got dtype {found.dtype.name}")
+    if found.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {found.shape}")
     return found
 
 
@@ -39,7 +49,7 @@ def _shape(name, found, shape, letters):
 def tokens(name: str, value: object, below: int, *shape: int | None, letters: str = "") -> np.ndarray:
     """`value` as a C-contiguous int64 array of the given shape with 0 <= token < below."""
     found = np.asarray(value)
-    if found.dtype.kind not in "iu":
+    if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got dtype {found.dtype.name}")
     _shape(name, found, shape, letters)
     found = np.ascontiguousarray(found, np.int64)
@@ -74,6 +84,22 @@ def number(name: str, value: object, low: float = 0.0, high: float = float("inf"
         bounds = f">= {low:g}" if high == float("inf") else f"in {low:g}..{high:g}"
         raise ValueError(f"{name}: expected a number {bounds}, got {value:g}")
     return float(value)
+
+
+def betas(value: object) -> tuple[float, float]:
+    """The decay rates of two moments, in 0..1 without 1."""
+    found = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(found) != 2 or not all(isinstance(beta, (int, float, np.number)) and 0 <= beta < 1 for beta in found):
+        raise ValueError(f"betas: expected two numbers >= 0 and < 1, got {value!r}")
+    return float(found[0]), float(found[1])
+
+
+def vocabulary(value: object) -> str:
+    """A string in which every character occurs once."""
+    if not isinstance(value, str) or not value or len(set(value)) != len(value):
+        shown = value[:40] if isinstance(value, str) else value
+        raise ValueError(f"vocabulary: expected characters, each once, got {shown!r}")
+    return value
 
 
 def choice(name: str, value: object, options: Sequence[str]) -> str:

@@ -62,6 +62,7 @@ class Optimizer:
         p, g = self.parameters.flat, grads.flat
         if g.size != p.size or g.dtype != p.dtype:
             raise ValueError(f"grads: expected {p.size} elements of {p.dtype}, got {g.size} of {g.dtype}")
+        self.parameters.gradients(grads)
         self.steps += 1
         count = threads.for_bytes((3 + 2 * len(self.moments)) * p.nbytes)
         self._update(count, p, g, *self._moments.values())
@@ -159,7 +160,7 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, eps=eps, weight_decay=weight_decay)
-        self.betas = tuple(checks.number("betas", beta, 0.0, 1.0) for beta in betas)
+        self.betas = checks.betas(betas)
 
     def _decay(self):
         """What weight decay adds to the gradient, and the factor it shrinks the parameters by."""

@@ -46,9 +46,14 @@ class Parameters(Mapping[str, np.ndarray]):
         layout = _Layout(shapes)
         self._over(layout, aligned_empty(layout.size, checks.dtype(dtype)))
 
-    def _over(self, layout, flat):
-        self._layout, self.flat, self._views = layout, flat, {}
+    def _over(self, layout, flat, origin=None):
+        """Views by `layout` over `flat`; origin: the Parameters and the prefix that a group came from."""
+        self._layout, self.flat, self._views, self._origin = layout, flat, {}, origin
         return self
+
+    def __reduce__(self):
+        """Copies and pickles of a model's parts share one buffer again."""
+        return (Parameters.group, self._origin) if self._origin else (_rebuilt, (self.shapes, self.flat))
 
     @property
     def dtype(self) -> np.dtype:
@@ -71,10 +76,8 @@ class Parameters(Mapping[str, np.ndarray]):
 
         Raises ValueError: `weight_hh_l0: expected shape (512, 512), got (512, 64)`.
         """
-        view, value = self[name], np.asarray(value)
-        if value.shape != view.shape:
-            raise ValueError(f"{name}: expected shape {view.shape}, got {value.shape}")
-        view[...] = value
+        view = self[name]
+        view[...] = checks.real(name, value, view.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -95,10 +98,22 @@ class Parameters(Mapping[str, np.ndarray]):
         new.flat.fill(0)
         return new
 
+    def gradients(self, given: "Parameters | None" = None) -> "Parameters":
+        """A place for these parameters' gradients: new and uninitialised, or `given` if it fits.
+
+        Raises ValueError: `grads: expected Parameters(8 x float32: weight, bias), got Parameters(6 x float32: weight)`.
+        """
+        if given is None:
+            return self.empty_like()
+        fits = isinstance(given, Parameters) and given.dtype == self.dtype and given.shapes == self.shapes
+        if not fits:
+            raise ValueError(f"grads: expected {self!r}, got {given!r}")
+        return given
+
     def group(self, prefix: str) -> "Parameters":
         """The consecutive parameters named `prefix.*` as Parameters of their own, over the same memory."""
         layout, place = self._layout.group(prefix)
-        return object.__new__(Parameters)._over(layout, self.flat[place])
+        return object.__new__(Parameters)._over(layout, self.flat[place], (self, prefix))
 
     @classmethod
     def joined(cls, groups: Mapping[str, "Parameters"]) -> "Parameters":
@@ -115,9 +130,12 @@ class Parameters(Mapping[str, np.ndarray]):
         `weight: expected shape (3, 4), got (4, 3)`.
         """
         checks.same_names("state_dict", values, self.shapes)
-        arrays = {name: np.asarray(values[name]) for name in self.shapes}
-        for name, value in arrays.items():
-            if value.shape != self.shapes[name]:
-                raise ValueError(f"{name}: expected shape {self.shapes[name]}, got {value.shape}")
+        arrays = {name: checks.real(name, values[name], shape) for name, shape in self.shapes.items()}
         for name, value in arrays.items():
             self[name] = value
+
+
+def _rebuilt(shapes, flat):
+    new = Parameters(shapes, flat.dtype)
+    new.flat[:] = flat
+    return new

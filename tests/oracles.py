@@ -79,6 +79,13 @@ def charlm(
     return value, state, gradients | {"decoder.weight": d_weight, "decoder.bias": d_bias}
 
 
+def assert_same(got: Arrays, expected: Arrays) -> None:
+    """The same names, shapes, dtypes and bits."""
+    assert got.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name], err_msg=name, strict=True)
+
+
 def assert_within(got: Arrays, expected: Arrays, budget: Mapping[str, float]) -> float:
     """The same names and shapes, every tensor within its budget; returns the largest share of a budget that is used."""
     assert got.keys() == expected.keys()

@@ -46,7 +46,7 @@ def step_backward(d_state, state, state_prev, saved, cell, dz, d_state_prev):
 def compiled(name, z, d_h):
     """h, dz and the element-wise part of the gradient of the previous state; z and d_h: one row of units."""
     tag, _ = elman_cell(name)
-    G, S, A = TRAITS[tag]
+    _, S, A = TRAITS[tag]
     width, dtype = lanes_of(z.itemsize), z.dtype
     h, dz, d_prev = (np.full(len(z), np.nan, dtype) for _ in range(3))
     cell = tag()

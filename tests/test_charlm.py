@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import DTYPES, wide
 from numerics import assert_close, complex_step, rounding_budget
-from oracles import assert_within, charlm
+from oracles import assert_same, assert_within, charlm
 
 from fastrnn import Dropout, optim
 from fastrnn.models import CharLM
@@ -36,12 +36,6 @@ def results(lm, tokens, targets, state):
 def expected_results(lm, tokens, targets, state, masks=()):
     loss, state, grads = charlm(lm.parameters, tokens, targets, state, lm.rnn.nonlinearity, masks)
     return {"loss": loss, "state": state, **grads}
-
-
-def assert_same(got, expected):
-    assert got.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
 
 
 # Against the reference

@@ -1,13 +1,12 @@
 """RNN: values and gradients against the reference, and what must hold whatever the numbers are."""
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from cases import DTYPES, wide
 from numerics import assert_close, rounding_budget
-from oracles import assert_within, normal, rnn_results, rnn_vjp
+from oracles import assert_same, assert_within, normal, rnn_results, rnn_vjp
 
 from fastrnn import RNN, Dropout
 
@@ -34,13 +33,6 @@ def inference(rnn, given):
 
 def expected_results(rnn, given, masks=()):
     return rnn_results(lambda x, h0: rnn_vjp(rnn.parameters, x, h0, rnn.nonlinearity, masks), **given)
-
-
-def assert_same(got: Mapping, expected: Mapping):
-    """The same names, and the same bits."""
-    assert got.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_array_equal(got[name], expected[name], err_msg=name, strict=True)
 
 
 def small_rnn(dtype="float32", **options):

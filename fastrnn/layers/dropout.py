@@ -31,6 +31,7 @@ class Dropout:
         if self.p == 0:
             return x, lambda dy: dy
         x = np.asarray(x)
+        checks.dtype(x.dtype, "x")
         kept = self._generator.random(x.shape, np.float32) >= self.p
         mask = kept.astype(x.dtype) * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
-        return x * mask, lambda dy: dy * mask
+        return x * mask, lambda dy: checks.array("dy", dy, x.dtype, *x.shape) * mask

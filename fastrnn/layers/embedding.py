@@ -48,7 +48,7 @@ class Embedding(Layer):
 
         def pullback(dy, grads=None):
             dy = checks.array("dy", dy, self.dtype, *y.shape)
-            grads = self.parameters.empty_like() if grads is None else grads
+            grads = self.parameters.gradients(grads)
             backward(dy, grads["weight"])
             return grads
 

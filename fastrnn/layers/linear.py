@@ -56,7 +56,7 @@ class Linear(Layer):
 
         def pullback(dy, grads=None):
             dy = checks.array("dy", dy, self.dtype, *y.shape)
-            grads = self.parameters.empty_like() if grads is None else grads
+            grads = self.parameters.gradients(grads)
             dx = backward(dy.reshape(-1, self.out_features), grads["weight"], grads.get("bias"))
             return dx.reshape(shape), grads
 

@@ -167,7 +167,7 @@ class RNN(Layer):
                 dy = checks.array("dy", dy, self.dtype, *output[0].shape)
                 dy = dy[:, None] if unbatched else np.ascontiguousarray(dy.swapaxes(0, 1)) if self.batch_first else dy
             d_final = self._state("dh_n", dh_n, x.shape[1], unbatched)
-            grads = self.parameters.empty_like() if grads is None else grads
+            grads = self.parameters.gradients(grads)
             dx, d_initial = backward(dy, d_final, grads)
             return self._as_given(dx, unbatched), d_initial[:, 0] if unbatched else d_initial, grads
 

@@ -38,8 +38,7 @@ class CharLM:
         dtype: object = "float32",
         seed: object = None,
     ) -> None:
-        if not vocabulary or len(set(vocabulary)) != len(vocabulary):
-            raise ValueError(f"vocabulary: expected characters, each once, got {vocabulary[:40]!r}")
+        checks.vocabulary(vocabulary)
         checks.choice("cell", cell, CELLS)
         E = checks.integer("embedding_size", embedding_size, 0)
         seeds = np.random.default_rng(seed).spawn(4)
@@ -85,6 +84,7 @@ class CharLM:
 
     def initial_state(self, batch: int) -> np.ndarray:
         """Zeros (L, B, H)."""
+        batch = checks.integer("batch", batch, 0)
         return np.zeros((self.rnn.num_layers, batch, self.rnn.hidden_size), self.parameters.dtype)
 
     def _checked(self, tokens, state, targets=None):
@@ -108,7 +108,7 @@ class CharLM:
         """Logits (T, B, V), dimensionless, and the new state (L, B, H); tokens (T, B), state zeros if None."""
         tokens, state, _ = self._checked(tokens, state)
         y, state, _ = self._hidden(tokens, state, training=False)
-        return self.decoder(y).reshape(*tokens.shape, -1), state
+        return self.decoder(y).reshape(*tokens.shape, len(self.vocabulary)), state
 
     def loss(
         self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray | None = None
@@ -196,5 +196,6 @@ def _draw(logits, temperature, top_k, generator):
     order = np.argsort(-logits, kind="stable")[:top_k]
     if temperature == 0:
         return int(order[0])
-    weights = np.exp((logits[order] - logits[order[0]]) / temperature)
+    with np.errstate(over="ignore"):  # a tiny temperature: all but the likeliest have weight 0
+        weights = np.exp((logits[order] - logits[order[0]]) / temperature)
     return int(generator.choice(order, p=weights / weights.sum()))

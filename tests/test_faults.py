@@ -1,0 +1,208 @@
+"""Faults planted in a copy of the sources: the tests that should see each of them do fail."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+class Fault(NamedTuple):
+    """A piece of text that occurs once in a file of fastrnn, what takes its place, and a test that must fail."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+LAYER = "test_sequence.py::test_values_and_gradients[(17, 7, 33, 31)-recurrent {} {}-float32]"
+TANH, RELU, TOKENS = LAYER.format("tanh", "x"), LAYER.format("relu", "x"), LAYER.format("tanh", "tokens")
+TABLE, RAGGED = LAYER.format("tanh", "table"), "test_sequence.py::test_sequences_that_end_early"
+UPDATE = "test_update.py::test_updates[(33, 20)-{}-float32]"
+
+QUICK = {
+    "pack: a block's transpose from the wrong row": Fault(
+        "kernels/pack.py", "source + k, n_stride)", "source, n_stride)", "test_pack.py::test_panels"
+    ),
+    "embedding: rows written instead of added": Fault(
+        "kernels/embedding.py", "load_first(target + j, D - j) + load_first(source + j, D - j)",
+        "load_first(source + j, D - j)", "test_embedding.py::test_values_and_gradients",
+    ),
+    "update: a missing factor": Fault(
+        "kernels/update.py", "fma(step * step, 1.0 - alpha, ", "fma(step * step, 1.0, ", UPDATE.format("RMSprop")
+    ),
+    "optim: the decay without the learning rate": Fault(
+        "optim.py", "1.0 - self.lr * self.weight_decay", "1.0 - self.weight_decay", UPDATE.format("AdamW")
+    ),
+}  # fmt: skip
+
+FAULTS = {
+    "simd: a lane too many": Fault(
+        "kernels/simd.py", 'builder.icmp_signed("<", index', 'builder.icmp_signed("<=", index',
+        "test_simd.py::test_moves_at_every_byte_offset",
+    ),
+    "parallel: every part is the first": Fault(
+        "kernels/parallel.py", "builder.add(first, loop.index)", "first", "test_parallel.py::test_every_part_runs_once"
+    ),
+    "vmath: a term too few": Fault(
+        "kernels/vmath.py", "range(2, exp_terms + 1)", "range(2, exp_terms)", "test_vmath.py::test_errors"
+    ),
+    "vmath: tanh without a sign": Fault(
+        "kernels/vmath.py", "bits(bits(ratio) | (bits(x) ^ bits(a)))", "ratio", "test_vmath.py::test_special_values"
+    ),
+    "vmath: sigmoid without its tail": Fault(
+        "kernels/vmath.py", "return select(x < -0.7, (a + fma(m * -1.0, ratio, b)) * f * g, ratio)",
+        "return select(x < 0.0, (e + 1.0) * -1.0 + 1.0, ratio) * ratio",
+        "test_vmath.py::test_small_results_keep_their_digits",
+    ),
+    "tile: a term too many": Fault(
+        "kernels/tile.py", 'builder.icmp_signed("<", k_next', 'builder.icmp_signed("<=", k_next',
+        "test_tile.py::test_every_shape_is_exact",
+    ),
+    "tile: a whole last vector": Fault(
+        "kernels/tile.py", "simd.masked_store(builder, total, target, arg[\"tail\"], size)",
+        "builder.store(total, target, align=size)", "test_tile.py::test_every_tail",
+    ),
+    "pack: the last row left out": Fault(
+        "kernels/pack.py", "for rest in range(k, K)", "for rest in range(k, K - 1)", "test_pack.py::test_panels"
+    ),
+    "pack: gates in the wrong order": Fault(
+        "kernels/pack.py", "(p % gates * N + n)", "((gates - 1 - p % gates) * N + n)", "test_pack.py::test_panels"
+    ),
+    "matmul: the last column left out": Fault(
+        "kernels/matmul.py", "tail = min(width, columns - n - (v - 1) * width)",
+        "tail = min(width, max(1, columns - n - (v - 1) * width - 1))", "test_matmul.py::test_products_are_exact",
+    ),
+    "matmul: blocks that forget the blocks before": Fault(
+        "kernels/matmul.py", "start, row = target, c_row", "start, row = pointer(c0), c0_row",
+        "test_matmul.py::test_blocks_of_the_sum",
+    ),
+    "matmul: a row not copied": Fault(
+        "kernels/matmul.py", "source, a_row, count, K)", "source, a_row, count - 1, K)",
+        "test_matmul.py::test_crowded_strides",
+    ),
+    "matmul: a sum without the first row": Fault(
+        "kernels/matmul.py", "for i in range(rows):\n            sums", "for i in range(1, rows):\n            sums",
+        "test_matmul.py::test_column_sums",
+    ),
+    "cells: swapped factors of tanh's slope": Fault(
+        "kernels/cells/elman.py", "dh * fma(h * -1.0, h, 1.0)", "h * fma(dh * -1.0, dh, 1.0)", "test_cells.py"
+    ),
+    "cells: relu's slope on the wrong side": Fault(
+        "kernels/cells/elman.py", "select(h > 0.0, dh, 0.0)", "select(h > 0.0, 0.0, dh)", "test_cells.py"
+    ),
+    "sequence: no carry": Fault(
+        "kernels/sequence.py", "d_h = load(at) + load_first(dy", "d_h = zeros(dz) + load_first(dy", TANH
+    ),
+    "sequence: no bias": Fault(
+        "kernels/sequence.py", "ordered[at] = bias[g * H + u] if u < H else 0.0", "ordered[at] = 0.0", RELU
+    ),
+    "sequence: a unit that nobody hears": Fault(
+        "kernels/sequence.py", "r, blocks * G, H, h_prev", "r, blocks * G, H - 1, h_prev", TANH
+    ),
+    "sequence: the first state without its product": Fault(
+        "kernels/sequence.py", "rows = count[0] if T > 0 else 0", "rows = 0 * T", TANH
+    ),
+    "sequence: rows that go on after their end": Fault(
+        "kernels/sequence.py", "count[t + 1]", "count[t]", RAGGED
+    ),
+    "sequence: the last unit's gradient left out": Fault(
+        "kernels/sequence.py", "store_many_first(dz + (q * G * H + unit), H, d_gates, valid)",
+        "store_many_first(dz + (q * G * H + unit), H, d_gates, valid - 1)", TANH,
+    ),
+    "recurrent: the state of the wrong step": Fault(
+        "kernels/recurrent.py", "product(dz, one, K, h, H", "product(dz, one, K, y, H", TANH
+    ),
+    "recurrent: tokens' gradient not transposed": Fault(
+        "kernels/recurrent.py", "d_rows[v * K + k]", "d_rows[k * V + v]", TOKENS
+    ),
+    "recurrent: the table's gradient through the wrong rows": Fault(
+        "kernels/recurrent.py", "product(d_rows, one, K, table", "product(d_rows, one, K, W_ih", TABLE
+    ),
+    "loss: softmax without its target": Fault(
+        "kernels/loss.py", "element(d + targets[i]) - scale", "element(d + targets[i])",
+        "test_loss.py::test_values_and_gradients",
+    ),
+    "loss: the last lane's logit overlooked": Fault(
+        "kernels/loss.py", "for i in range(1, width):", "for i in range(1, width - 1):",
+        "test_loss.py::test_extreme_logits",
+    ),
+    "loss: blocks that forget the blocks before": Fault(
+        "kernels/loss.py", "(d_weight, H) if add else (zero, none)", "(zero, none)", "test_loss.py::test_blocks_of_logits"
+    ),
+    "update: Nesterov without the gradient": Fault(
+        "kernels/update.py", "fma(v, momentum, step) if nesterov", "fma(v, momentum, v) if nesterov",
+        UPDATE.format("SGD Nesterov"),
+    ),
+    "update: Adam's swapped weights": Fault(
+        "kernels/update.py", "fma(step - m, 1.0 - beta1, m)", "fma(step - m, beta1, m)", UPDATE.format("Adam")
+    ),
+    "update: a norm without the last element": Fault(
+        "kernels/update.py", "min(size, (i + 1) * NORM_BLOCK)", "min(size - 1, (i + 1) * NORM_BLOCK)",
+        "test_update.py::test_norm",
+    ),
+    "functional: a pullback that has no first state": Fault(
+        "functional.py", "states[0] = initial[0]", "states[0] = 0", TANH
+    ),
+    "functional: a mean that is a sum": Fault(
+        "functional.py", "scale / max(N, 1)", "scale", "test_loss.py::test_linear_values_and_gradients"
+    ),
+    "jit: a cache that looks at names only": Fault(
+        "kernels/jit.py", ".encode() + path.read_bytes())", ".encode())", "test_jit.py::test_an_edit_below_a_kernel_is_seen"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the repository, and a function that runs tests in it."""
+    for folder in ("fastrnn", "tests", "tools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+
+    def run(tests):
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"tests/{t}" for t in tests)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    return tmp_path, run
+
+
+def check_fault(fault, copy):
+    folder, run = copy
+    path = folder / "fastrnn" / fault.file
+    source = path.read_text()
+    assert source.count(fault.old) == 1, f"{fault.file}: the text to change is there {source.count(fault.old)} times"
+    path.write_text(source.replace(fault.old, fault.new))
+    result = run([fault.test])
+    # 1: tests ran and some failed; below 0: a signal
+    assert result.returncode == 1 or result.returncode < 0, result.stdout
+    assert "ImportError" not in result.stdout
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_fault_is_caught(name, copy):
+    check_fault(QUICK[name], copy)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_caught(name, copy):
+    check_fault(FAULTS[name], copy)
+
+
+@pytest.mark.exhaustive
+def test_without_faults_the_tests_pass(copy):
+    _, run = copy
+    result = run(sorted({fault.test for fault in (QUICK | FAULTS).values()}))
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_fault_can_be_planted():
+    for name, fault in (QUICK | FAULTS).items():
+        assert (ROOT / "fastrnn" / fault.file).read_text().count(fault.old) == 1, name
+        assert (ROOT / "tests" / fault.test.split("::")[0]).exists(), name
