@@ -34,7 +34,7 @@ def array(name: str, value: object, like: np.dtype, *shape: int | None, letters:
     if found.dtype != like and found.dtype.newbyteorder("=") != like:
         raise TypeError(f"{name}: expected dtype {like.name}, got {found.dtype.name}")
     _shape(name, found, shape, letters)
-    return np.ascontiguousarray(found, like)
+    return np.asarray(found, like, order="C")
 
 
 def _shape(name, found, shape, letters):
@@ -52,7 +52,7 @@ def tokens(name: str, value: object, below: int, *shape: int | None, letters: st
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got dtype {found.dtype.name}")
     _shape(name, found, shape, letters)
-    found = np.ascontiguousarray(found, np.int64)
+    found = np.asarray(found, np.int64, order="C")
     if found.size and found.view(np.uint64).max() >= below:  # negative ones are large
         wrong = found[(found < 0) | (found >= below)][0]
         raise ValueError(f"{name}: expected 0 <= token < {below}, got {wrong}")

@@ -170,10 +170,10 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, Calla
 
     def pullback(d_loss):
         d_logits = empty(logits.shape, logits.dtype)
-        _softmax_cross_entropy(logits, targets, float(d_loss) / len(targets), d_logits)
+        _softmax_cross_entropy(logits, targets, float(d_loss) / max(len(targets), 1), d_logits)
         return d_logits
 
-    return float(losses.mean(dtype=np.float64)), pullback
+    return float(losses.sum(dtype=np.float64)) / max(len(targets), 1), pullback
 
 
 def linear_cross_entropy(

@@ -1,12 +1,17 @@
 """Faults planted in a copy of the sources: the tests that should see each of them do fail."""
 
+import ctypes
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+
+from fastrnn import functional
 
 ROOT = Path(__file__).parent.parent
 
@@ -133,7 +138,8 @@ FAULTS = {
         "test_loss.py::test_extreme_logits",
     ),
     "loss: blocks that forget the blocks before": Fault(
-        "kernels/loss.py", "(d_weight, H) if add else (zero, none)", "(zero, none)", "test_loss.py::test_blocks_of_logits"
+        "kernels/loss.py", "(d_weight, H) if add else (zero, none)", "(zero, none)",
+        "test_loss.py::test_blocks_of_logits",
     ),
     "update: Nesterov without the gradient": Fault(
         "kernels/update.py", "fma(v, momentum, step) if nesterov", "fma(v, momentum, v) if nesterov",
@@ -153,7 +159,8 @@ FAULTS = {
         "functional.py", "scale / max(N, 1)", "scale", "test_loss.py::test_linear_values_and_gradients"
     ),
     "jit: a cache that looks at names only": Fault(
-        "kernels/jit.py", ".encode() + path.read_bytes())", ".encode())", "test_jit.py::test_an_edit_below_a_kernel_is_seen"
+        "kernels/jit.py", ".encode() + path.read_bytes())", ".encode())",
+        "test_jit.py::test_an_edit_below_a_kernel_is_seen",
     ),
 }  # fmt: skip
 
@@ -167,7 +174,8 @@ def copy(tmp_path):
 
     def run(tests):
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"tests/{t}" for t in tests)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     return tmp_path, run
 
@@ -206,3 +214,30 @@ def test_every_fault_can_be_planted():
     for name, fault in (QUICK | FAULTS).items():
         assert (ROOT / "fastrnn" / fault.file).read_text().count(fault.old) == 1, name
         assert (ROOT / "tests" / fault.test.split("::")[0]).exists(), name
+
+
+@pytest.mark.parametrize(("index", "message"), [(8, "beyond the end of 32"), (-1, "before the start of 32")])
+def test_the_poison_sees_a_stray_write(index, message, poison):
+    array = poison.empty(8, np.float32)
+    assert np.isnan(array).all()
+    array[:] = 0
+    poison.check()
+    array = poison.empty(8, np.float32)
+    ctypes.c_float.from_address(array.ctypes.data + 4 * index).value = 0
+    with pytest.raises(AssertionError, match=message):
+        poison.check()
+
+
+def test_the_poison_is_in_the_package(poison):
+    float32 = np.dtype("float32")
+    first = functional.scratch(5, float32)
+    first[:] = 1
+    assert np.isnan(functional.scratch(3, float32)).all()
+    assert np.isnan(first).all()
+    assert np.isnan(functional.empty((2, 3), float32)).all()
+    assert np.isnan(functional.np.empty(3)).all()
+    shared = functional.zeros(4, float32)
+    shared[2] = 1
+    with pytest.raises(AssertionError, match="written to"):
+        poison.check()
+    shared[2] = 0

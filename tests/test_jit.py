@@ -4,7 +4,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numba.core import event
+
+import fastrnn
 
 PACKAGE = Path(__file__).parent.parent / "fastrnn"
 
@@ -179,3 +183,32 @@ results(0)
 assert torch.get_num_threads() == 1
 """
     output(run_python(PASS + program, NUMBA_NUM_THREADS="2"))
+
+
+def test_arrays_in_any_memory_use_the_same_kernels():
+    """Read-only, misaligned and strided inputs are other types to Numba; none of them waits for a compiler."""
+    rnn, model = fastrnn.RNN(5, 7, seed=0), fastrnn.models.CharLM("abcd", hidden_size=8, seed=0)
+    x, tokens = np.random.default_rng(0).standard_normal((3, 2, 5)).astype("float32"), np.array([[0, 3], [1, 2]])
+
+    def results(x, tokens):
+        (y, h_n), pullback = rnn.vjp(x)
+        dx, _, grads = pullback(y, h_n)
+        return y, dx, grads.flat, model.loss_and_gradients(tokens, tokens)[2].flat
+
+    def read_only(array):
+        array = array.copy()
+        array.flags.writeable = False
+        return array
+
+    def misaligned(array):
+        moved = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+        moved[...] = array
+        return moved
+
+    expected = results(x, tokens)
+    with event.install_recorder("numba:compile") as compiled:
+        for other in (read_only, misaligned, np.asfortranarray):
+            for got, wanted in zip(results(other(x), other(tokens)), expected, strict=True):
+                np.testing.assert_array_equal(got, wanted, err_msg=other.__name__)
+    names = {e.data["dispatcher"].py_func.__name__ for _, e in compiled.buffer}
+    assert not names, f"compiled again: {', '.join(sorted(names))}"

@@ -83,6 +83,8 @@ def _softmax_cross_entropy(part, parts, logits, row, targets, V, scale, losses, 
     N = targets.size
     totals, shifted = work, work + N
     partial = work + (2 * N + part * virtual_width(logits))
+    set_element(partial, scale)
+    scale_here = element(partial)  # in the logits' precision, so that 1 - 1 is 0
     low, high = split(N, parts, part), split(N, parts, part + 1)
     for i in range(low, high):
         x, d = logits + i * row, d_logits + i * d_row
@@ -91,10 +93,10 @@ def _softmax_cross_entropy(part, parts, logits, row, targets, V, scale, losses, 
         total = row_exp_sum(x, V, best, d, keep, partial)
         set_element(totals + i, total)
         if keep:
-            factor = scale / total
+            factor = scale_here / total
             for j in range(0, V, lanes(x)):
                 store_first(d + j, load_first(d + j, V - j) * factor, V - j)
-            set_element(d + targets[i], element(d + targets[i]) - scale)
+            set_element(d + targets[i], element(d + targets[i]) - scale_here)
     for i in range(low, high, lanes(totals)):
         n = high - i
         store_first(losses + i, vmath.log(load_first(totals + i, n)) + load_first(shifted + i, n), n)
@@ -132,10 +134,10 @@ def linear_cross_entropy_work(N, V, H, lanes, parts):
 def linear_cross_entropy(
     x, weight, bias, targets, scale, losses, dx, d_weight, d_bias, add, zero, N, V, H, work, parts
 ):  # fmt: skip
-    """Cross-entropy of the logits x weight^T + bias, and with dx the gradients of scale times the sum of the losses.
+    """Cross-entropy of the logits x weight^T + bias, and the gradients of scale times the sum of the losses.
 
     x, dx: (N, H); weight, d_weight: (V, H); bias, d_bias: (V,); losses: (N,). With `add` the gradients of weight and
-    bias add to what is there; an empty dx asks for the losses only. zero: at least H zeros.
+    bias add to what is there; an empty d_bias asks for the losses only. zero: at least H zeros.
     Cost: 2*N*V*H flop, or 6*N*V*H. Reference twin: fastrnn.reference.loss.linear_cross_entropy.
     """
     width = lanes(pointer(x))
@@ -143,8 +145,8 @@ def linear_cross_entropy(
     rest = room[padded(softmax_work(N, width, parts), width) :]
     one, none = np.int64(1), np.int64(0)  # not literals, for which the product would be compiled again
     product(x, H, one, weight, one, H, bias, none, logits, V, N, V, H, rest, parts)
-    softmax_cross_entropy(logits, V, targets, V, scale, losses, logits if dx.size else dx, V, room, parts)
-    if dx.size:
+    softmax_cross_entropy(logits, V, targets, V, scale, losses, logits if d_bias.size else d_bias, V, room, parts)
+    if d_bias.size:
         product(logits, V, one, weight, H, one, zero, none, dx, H, N, H, V, rest, parts)
         start, row = (d_weight, H) if add else (zero, none)
         product(logits, one, V, x, H, one, start, row, d_weight, H, V, H, N, rest, parts)

@@ -1,5 +1,6 @@
 """y = x weight^T + bias."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -35,11 +36,8 @@ class Linear(Layer):
     def _run(self, x):
         shape = np.shape(x)
         x = checks.array("x", x, self.dtype, *shape[:-1], self.in_features, letters="(..., in_features)")
-        y, pullback = functional.linear(
-            x.reshape(-1, self.in_features) if self.in_features else x.reshape(int(np.prod(shape[:-1])), 0),
-            self.parameters["weight"],
-            self.parameters.get("bias"),
-        )
+        rows, p = math.prod(shape[:-1]), self.parameters
+        y, pullback = functional.linear(x.reshape(rows, self.in_features), p["weight"], p.get("bias"))
         return x.shape, y.reshape(*shape[:-1], self.out_features), pullback
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -57,7 +55,7 @@ class Linear(Layer):
         def pullback(dy, grads=None):
             dy = checks.array("dy", dy, self.dtype, *y.shape)
             grads = self.parameters.gradients(grads)
-            dx = backward(dy.reshape(-1, self.out_features), grads["weight"], grads.get("bias"))
+            dx = backward(dy.reshape(math.prod(shape[:-1]), self.out_features), grads["weight"], grads.get("bias"))
             return dx.reshape(shape), grads
 
         return y, pullback
