@@ -55,6 +55,7 @@ class Optimizer:
         for name, value in options.items():
             setattr(self, name, checks.number(name, value))
         self.steps = 0
+        self.grads = parameters.empty_like()  # a place for gradients that is used again at every step
         self._moments = {name: np.zeros_like(parameters.flat) for name in self.moments}
 
     def step(self, grads: Parameters) -> None:

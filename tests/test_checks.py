@@ -1,8 +1,5 @@
 """Every error a user can cause: its type, its literal message, and that nothing has changed when it is raised."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -193,18 +190,23 @@ TYPES = {
 REJECTED = {
     "dtype of nothing": ("dtype: expected float32 or float64", lambda: RNN(2, 3, dtype=None)),
     "integer logits": ("logits: expected", lambda: cross_entropy(ints(2, 3), ints(2))),
-    "gradients of another layer": ("grads: expected", lambda: rnn_pullback(None, None, RNN(5, 17, 2).parameters)),
+    "gradients of a smaller layer": ("grads: expected", lambda: rnn_pullback(None, None, RNN(5, 17, 2).parameters)),
+    "gradients of a larger layer": ("grads: expected", lambda: rnn_pullback(None, None, RNN(5, 19, 2).parameters)),
+    "gradients of another dtype": (
+        "grads: expected",
+        lambda: rnn_pullback(None, None, rnn(dtype="float64").parameters),
+    ),
     "gradients of fewer layers": ("grads: expected", lambda: rnn_pullback(None, None, RNN(5, 18).parameters)),
     "gradients in a dict": ("grads: expected", lambda: rnn_pullback(None, None, {})),
-    "linear gradients of another layer": (
+    "gradients of a linear layer": (
         "grads: expected",
         lambda: Linear(3, 2).vjp(f32(4, 3))[1](f32(4, 2), Linear(3, 1, bias=False).parameters),
     ),
-    "embedding gradients of another layer": (
+    "gradients of an embedding": (
         "grads: expected",
         lambda: Embedding(3, 2).vjp(ints(4))[1](f32(4, 2), Embedding(2, 2).parameters),
     ),
-    "a step with gradients of the same size": (
+    "a step with gradients of as many elements": (
         "grads: expected",
         lambda: optim.SGD(parameters()).step(Parameters({"a": (21,)}, "float32").zeros_like()),
     ),
@@ -248,26 +250,6 @@ def test_rejected(mistake):
     assert message.startswith(start)
     assert "got" in message
     assert "\n" not in message
-
-
-@pytest.mark.parametrize(("layer", "size"), [("RNN", 19), ("RNN", 18), ("Linear", 19)])
-def test_gradients_of_another_shape_or_dtype_do_not_kill_the_process(layer, size):
-    """They would be read and written beyond their end, or be compiled with operands of two dtypes."""
-    dtype = "float64" if size == 18 else "float32"
-    code = f"""
-import numpy as np
-from fastrnn import RNN, Linear
-layer, other = {layer}(5, 18), {layer}(5, {size}, dtype="{dtype}")
-x = np.zeros((4, 3, 5), np.float32)
-dy = np.zeros((4, 3, 18), np.float32)
-try:
-    layer.vjp(x)[1](dy, grads=other.parameters)
-except (TypeError, ValueError) as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("grads: expected")
 
 
 @pytest.mark.parametrize("name", ["bias", "weight_hh_l1", 0])

@@ -127,11 +127,11 @@ assert found == {seed: use(seed) for seed in range(4)}
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_threads_that_share_kernels(layer, run_python):
-    """Eight threads run parallel kernels at the same time, with different inputs, again and again."""
+    """Eight threads run kernels of five parts at the same time, with different inputs, again and again."""
     program = """
 share(1)
 expected = {seed: results(seed) for seed in range(8)}
-share(2)
+share(5)
 for _ in range(20):
     assert in_threads(results, range(8), 8) == expected
 print(__import__("numba").threading_layer())

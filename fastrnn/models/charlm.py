@@ -123,16 +123,22 @@ class CharLM:
         return functional.linear_cross_entropy(y, p["weight"], p["bias"], targets.reshape(-1))[0], state
 
     def loss_and_gradients(
-        self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray | None = None, scale: float = 1.0
+        self,
+        tokens: np.ndarray,
+        targets: np.ndarray,
+        state: np.ndarray | None = None,
+        scale: float = 1.0,
+        grads: Parameters | None = None,
     ) -> tuple[float, np.ndarray, Parameters]:
         """Loss, new state, and scale times the gradients; none flows into the given state (truncated at the window).
 
+        The gradients go to `grads` if given, else to new memory.
         Cost: per character 6*H*(H + V) flop for one layer, and 12*H*H for each further one.
         """
         tokens, state, targets = self._checked(tokens, state, targets)
         y, state, backward = self._hidden(tokens, state, training=True)
         dropped, undrop = self._dropout.vjp(y)
-        grads = self.parameters.empty_like()
+        grads = self.parameters.gradients(grads)
         groups = {name: grads.group(name) for name in self._parts}
         p, g = self.decoder.parameters, groups["decoder"]
         loss, dy = functional.linear_cross_entropy(
@@ -156,7 +162,7 @@ class CharLM:
 
         tokens, targets: (T, B); clip_norm, clip_value: see fastrnn.optim, None for no clipping.
         """
-        loss, state, grads = self.loss_and_gradients(tokens, targets, state, scale)
+        loss, state, grads = self.loss_and_gradients(tokens, targets, state, scale, optimizer.grads)
         norm = optim.grad_norm(grads) if clip_norm is None else optim.clip_grad_norm(grads, clip_norm)
         if clip_value is not None:
             optim.clip_grad_value(grads, clip_value)
