@@ -34,7 +34,7 @@ def array(name: str, value: object, like: np.dtype, *shape: int | None, letters:
     if found.dtype != like and found.dtype.newbyteorder("=") != like:
         raise TypeError(f"{name}: expected dtype {like.name}, got {found.dtype.name}")
     _shape(name, found, shape, letters)
-    return np.asarray(found, like, order="C")
+    return _writeable(np.asarray(found, like, order="C"))
 
 
 def _shape(name, found, shape, letters):
@@ -46,13 +46,18 @@ def _shape(name, found, shape, letters):
         raise ValueError(f"{name}: expected shape {letters + ' = ' if letters else ''}({wanted}), got {found.shape}")
 
 
+def _writeable(found):
+    """A copy of what is read-only: for that Numba would compile every kernel again."""
+    return found if found.flags.writeable else found.copy()
+
+
 def tokens(name: str, value: object, below: int, *shape: int | None, letters: str = "") -> np.ndarray:
     """`value` as a C-contiguous int64 array of the given shape with 0 <= token < below."""
     found = np.asarray(value)
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got dtype {found.dtype.name}")
     _shape(name, found, shape, letters)
-    found = np.asarray(found, np.int64, order="C")
+    found = _writeable(np.asarray(found, np.int64, order="C"))
     if found.size and found.view(np.uint64).max() >= below:  # negative ones are large
         wrong = found[(found < 0) | (found >= below)][0]
         raise ValueError(f"{name}: expected 0 <= token < {below}, got {wrong}")

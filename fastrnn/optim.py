@@ -51,12 +51,21 @@ class Optimizer:
 
     def __init__(self, parameters: Parameters, lr: float, **options: float) -> None:
         self.parameters = parameters
-        self.lr = checks.number("lr", lr)
+        self.lr = lr
         for name, value in options.items():
             setattr(self, name, checks.number(name, value))
         self.steps = 0
         self.grads = parameters.empty_like()  # a place for gradients that is used again at every step
         self._moments = {name: np.zeros_like(parameters.flat) for name in self.moments}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = checks.number("lr", value)
 
     def step(self, grads: Parameters) -> None:
         """Update the parameters from their gradients. Cost: one pass over parameters, gradients and moments."""

@@ -25,7 +25,9 @@ class _Layout:
         if prefix not in self._groups:
             names = [name for name in self.shapes if name.startswith(prefix + ".")]
             layout = _Layout({name.removeprefix(prefix + "."): self.shapes[name] for name in names})
-            start = self.places[names[0]].start
+            start = self.places[names[0]].start if names else 0
+            if not names or self.places[names[-1]].stop != start + layout.size:
+                raise KeyError(f"{prefix}: expected consecutive parameters {prefix}.*, got {', '.join(self.shapes)}")
             self._groups[prefix] = layout, slice(start, start + layout.size)
         return self._groups[prefix]
 
@@ -101,14 +103,17 @@ class Parameters(Mapping[str, np.ndarray]):
     def gradients(self, given: "Parameters | None" = None) -> "Parameters":
         """A place for these parameters' gradients: new and uninitialised, or `given` if it fits.
 
-        Raises ValueError: `grads: expected Parameters(8 x float32: weight, bias), got Parameters(6 x float32: weight)`.
+        Raises ValueError: `grads: expected float32 {'weight': (2, 3)}, got float32 {'weight': (3, 2)}`.
         """
         if given is None:
             return self.empty_like()
         fits = isinstance(given, Parameters) and given.dtype == self.dtype and given.shapes == self.shapes
         if not fits:
-            raise ValueError(f"grads: expected {self!r}, got {given!r}")
+            raise ValueError(f"grads: expected {self._described()}, got {_described(given)}")
         return given
+
+    def _described(self):
+        return f"{self.dtype.name} {self.shapes}"
 
     def group(self, prefix: str) -> "Parameters":
         """The consecutive parameters named `prefix.*` as Parameters of their own, over the same memory."""
@@ -133,6 +138,10 @@ class Parameters(Mapping[str, np.ndarray]):
         arrays = {name: checks.real(name, values[name], shape) for name, shape in self.shapes.items()}
         for name, value in arrays.items():
             self[name] = value
+
+
+def _described(value):
+    return value._described() if isinstance(value, Parameters) else repr(value)
 
 
 def _rebuilt(shapes, flat):

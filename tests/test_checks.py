@@ -197,6 +197,10 @@ REJECTED = {
         lambda: rnn_pullback(None, None, rnn(dtype="float64").parameters),
     ),
     "gradients of fewer layers": ("grads: expected", lambda: rnn_pullback(None, None, RNN(5, 18).parameters)),
+    "gradients of another shape": (
+        "grads: expected",
+        lambda: Linear(3, 2, bias=False).vjp(f32(4, 3))[1](f32(4, 2), Linear(2, 3, bias=False).parameters),
+    ),
     "gradients in a dict": ("grads: expected", lambda: rnn_pullback(None, None, {})),
     "gradients of a linear layer": (
         "grads: expected",
@@ -248,8 +252,9 @@ def test_rejected(mistake):
         call()
     message = str(caught.value)
     assert message.startswith(start)
-    assert "got" in message
     assert "\n" not in message
+    expected, got = message.split(": expected ")[1].rsplit(", got ", 1)
+    assert expected != got
 
 
 @pytest.mark.parametrize("name", ["bias", "weight_hh_l1", 0])

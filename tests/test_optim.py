@@ -88,6 +88,17 @@ def test_a_new_learning_rate_matches_torch(name, options):
         assert relative_error(p.flat, joined(theirs)) < 1e-14
 
 
+@pytest.mark.parametrize("lr", [1, np.float32(0.1), np.float64(0.1), np.int64(1)], ids=repr)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_learning_rate_of_any_type(dtype, lr):
+    p, q = parameters(dtype=dtype), parameters(dtype=dtype)
+    ours, plain = optim.SGD(p, 0.5), optim.SGD(q, 0.5)
+    ours.lr, plain.lr = lr, float(lr)
+    train(ours, [1])
+    train(plain, [1])
+    np.testing.assert_array_equal(p.flat, q.flat)
+
+
 @each
 def test_float32_steps(name, options):
     """Within roundings of the same steps in float64."""

@@ -134,7 +134,9 @@ def digest(results):
 def test_no_bit_depends_on_the_number_of_threads(dtype):
     """1 to 4 threads, in a process that may start 4 whatever the machine has."""
     code = "import test_threads; test_threads.print_digests()"
-    environment = os.environ | {"NUMBA_NUM_THREADS": "4", "PYTHONPATH": os.pathsep.join(sys.path)}
+    # passive: four threads that spin on two cores wait for each other's time slices
+    environment = os.environ | {"NUMBA_NUM_THREADS": "4", "OMP_WAIT_POLICY": "passive"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = subprocess.run(
         [sys.executable, "-c", code, dtype], env=environment, capture_output=True, text=True, timeout=600
     )
