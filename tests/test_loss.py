@@ -5,18 +5,13 @@ import pytest
 from cases import CROSS_ENTROPY, DTYPES, LINEAR_CROSS_ENTROPY, check
 from numerics import relative_error
 
-from fastrnn import functional, threads
+from fastrnn import functional
 from fastrnn.reference import loss as reference
 
 SIZES = [(1, 1), (1, 2), (7, 1), (5, 15), (5, 16), (5, 17), (33, 65), (100, 3), (3, 1000)]
 LINEAR_SIZES = [(1, 1, 1), (5, 3, 2), (20, 17, 65), (70, 33, 31), (7, 20, 1000)]
 
 by_dtype = pytest.mark.parametrize("dtype", DTYPES)
-
-
-def use_threads(monkeypatch, count):
-    monkeypatch.setattr(threads, "for_work", lambda flops: count)
-    monkeypatch.setattr(threads, "for_bytes", lambda size: count)
 
 
 @by_dtype
@@ -57,19 +52,6 @@ def test_budget_of_float32_is_not_rotten():
         for name, part in check(LINEAR_CROSS_ENTROPY, (70, 33, 31), "float32", seed).items():
             largest[name] = max(largest.get(name, 0), part)
     assert all(0.01 < part <= 1 for part in largest.values()), largest
-
-
-@by_dtype
-@pytest.mark.parametrize("case", [CROSS_ENTROPY, LINEAR_CROSS_ENTROPY], ids=["loss", "linear and loss"])
-def test_bits_do_not_depend_on_threads(case, dtype, monkeypatch):
-    sizes = (37, 101) if case is CROSS_ENTROPY else (37, 20, 101)
-    inputs = case.draw(sizes, dtype)
-    use_threads(monkeypatch, 1)
-    expected = case.compiled(**inputs)
-    for count in (2, 3):
-        use_threads(monkeypatch, count)
-        for name, value in case.compiled(**inputs).items():
-            np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
 @by_dtype

@@ -1,11 +1,17 @@
-"""Parallel regions: every part runs once, with the arguments that were given."""
+"""Parallel regions: every part runs once, with the arguments that were given, and no result tells how many."""
 
 import numpy as np
 import pytest
+from cases import CASES, DTYPES
 
+from fastrnn import threads
 from fastrnn.kernels.jit import Kernel, device
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.simd import element, pointer, set_element
+
+
+# No multiple of a vector, and of two or three.
+SIZES = {"T": 7, "B": 5, "I": 19, "H": 37, "V": 31, "N": 23, "O": 41, "D": 17, "n": 101, "steps": 4}
 
 
 @device
@@ -48,3 +54,20 @@ def test_uneven_parts():
         totals = np.zeros(500)
         sums(2, totals, 500)
         np.testing.assert_array_equal(totals, np.arange(500) * (np.arange(500) - 1) / 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_no_bit_depends_on_the_number_of_parts(name, dtype, monkeypatch):
+    """Of any operation, values and gradients; parts end within vectors' multiples and may be more than threads."""
+    case = CASES[name]
+    inputs = case.draw([SIZES[letter] for letter in case.letters.split(", ")], dtype)
+    results = []
+    for parts in (1, 2, 3, 5):
+        monkeypatch.setattr(threads, "for_work", lambda flops, parts=parts: parts)
+        monkeypatch.setattr(threads, "for_bytes", lambda count, parts=parts: parts)
+        monkeypatch.setattr(threads, "for_sequence", lambda T, *rest, parts=parts: threads.Plan(parts, 1, max(T, 1)))
+        results.append(case.compiled(**inputs))
+    for result in results[1:]:
+        for key, value in results[0].items():
+            np.testing.assert_array_equal(result[key], value, err_msg=key)

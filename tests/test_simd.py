@@ -212,7 +212,7 @@ def test_moves_at_every_byte_offset(dtype, way):
     canary = np.random.default_rng(9).integers(0, 256, 4 * width * size, np.uint8)
     for source_byte in range(width * size):
         target_byte = width * size - 1 - source_byte
-        for n in (range(width + 3) if way else [width]):
+        for n in range(width + 3) if way else [width]:
             target = canary.copy()
             move(1, data.view(dtype), source_byte, target.view(dtype), target_byte, n, -2.5, way)
             count = min(n, width)

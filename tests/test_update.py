@@ -33,19 +33,6 @@ def test_updates(name, size, dtype):
     check(UPDATES[name], size, dtype)
 
 
-@by_dtype
-@by_case
-def test_bits_do_not_depend_on_threads(name, dtype, monkeypatch):
-    """Threads take stretches that end within a vector."""
-    inputs = UPDATES[name].draw((101, 4), dtype)
-    use_threads(monkeypatch, 1)
-    expected = UPDATES[name].compiled(**inputs)
-    for count in (2, 3):
-        use_threads(monkeypatch, count)
-        for key, value in UPDATES[name].compiled(**inputs).items():
-            np.testing.assert_array_equal(value, expected[key], err_msg=key)
-
-
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}], ids=["plain", "decay"])
 @pytest.mark.parametrize(
     ("name", "extra"),
