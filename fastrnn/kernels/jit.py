@@ -38,6 +38,9 @@ def source_stamp() -> str:
     return digest.hexdigest()[:16]
 
 
+STAMP = source_stamp()  # of the code that runs, whatever happens to its files
+
+
 def _cache_root() -> Path:
     """Where compiled kernels are kept: under NUMBA_CACHE_DIR if set, else the user's own cache folder."""
     if config.CACHE_DIR:
@@ -54,7 +57,7 @@ def _cache_root() -> Path:
 def _prepare_cache() -> Path | None:
     """The stamped cache directory, or None where it can't be written (kernels are then compiled anew)."""
     try:
-        directory = _cache_root() / source_stamp()
+        directory = _cache_root() / STAMP
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: a user without a home directory
         return None
@@ -131,6 +134,15 @@ class _Layer:
     exclusive = False  # the workqueue layer aborts when two callers enter it
     turn = threading.Lock()
     started = False
+
+    def __init__(self):
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.after_fork)
+
+    def after_fork(self):
+        """The threads stayed with the parent: every region of the child runs where it is called."""
+        if self.started:
+            numba.set_num_threads(1)
 
     def start(self):
         """Start the threads; torch, where it is loaded, keeps its own number of them."""

@@ -18,7 +18,7 @@ _PARALLEL_FOR = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_INT] * 3)
 
 @intrinsic
 def share(typingctx, parts, body, arguments):
-    """Run `body(part, *arguments)` for part = 0..parts-1, each part on one thread; with one part, right here.
+    """Run `body(part, *arguments)` for part = 0..parts-1, each on one thread; one part, or one thread, right here.
 
     body: a device function; it must neither raise nor allocate, and parts must not write what others touch.
     """
@@ -43,12 +43,12 @@ def share(typingctx, parts, body, arguments):
         builder.store(_INT(8), steps)
         builder.store(_INT(0), builder.gep(steps, [_INT(1)]))
         operand = [pointers, counts, steps, ir.Constant(_BYTES, None)]
-        with builder.if_else(builder.icmp_signed(">", count, _INT(1))) as (several, one):
+        most = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_INT, []), "get_num_threads")
+        available = builder.call(most, [])
+        threads = builder.select(builder.icmp_signed("<", count, available), count, available)
+        with builder.if_else(builder.icmp_signed(">", threads, _INT(1))) as (several, one):
             with several:
                 launch = cgutils.get_or_insert_function(builder.module, _PARALLEL_FOR, "numba_parallel_for")
-                most = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_INT, []), "get_num_threads")
-                available = builder.call(most, [])
-                threads = builder.select(builder.icmp_signed("<", count, available), count, available)
                 opaque = [builder.bitcast(v, _BYTES) for v in (loop, *operand)]
                 builder.call(launch, [*opaque, _INT(0), _INT(2), threads])
             with one:

@@ -129,7 +129,7 @@ def _tile_float64(rows, vectors, K, a, a_row, a_k, p, panel, c0, c0_row, c, c_ro
 
 
 def _name(dtype):
-    return f"fastrnn_tile_{dtype}_{jit.source_stamp()}"
+    return f"fastrnn_tile_{dtype}_{jit.STAMP}"
 
 
 @jit.symbol
