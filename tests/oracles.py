@@ -1,15 +1,35 @@
 """What layers and models are compared with: the reference functions put together, and torch where it is installed."""
 
 from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
 from numerics import Arrays, relative_error
 
-from fastrnn.reference import embedding, loss, sequence
+from fastrnn.reference import embedding, loss, recurrent
 from fastrnn.reference.cells.elman import ElmanRelu, ElmanTanh
+from fastrnn.reference.cells.gru import GRU, GRUResetBefore
+from fastrnn.reference.cells.lstm import LSTM
 
-CELLS = {"tanh": ElmanTanh, "relu": ElmanRelu}
+CELLS: dict[str, Any] = {
+    "tanh": ElmanTanh,
+    "relu": ElmanRelu,
+    "lstm": LSTM,
+    "gru": GRU,
+    "gru_reset_before": GRUResetBefore,
+}
+NAMES = {
+    "W_ih": "weight_ih",
+    "W_hh": "weight_hh",
+    "b_ih": "bias_ih",
+    "b_hh": "bias_hh",
+    "W_hr": "weight_hr",
+    "peephole": "weight_ch",
+}
+# a step's state, then what its backward pass wants back
+SAVED = {"tanh": "h", "relu": "h", "lstm": "hcifgo", "gru": "hrzn", "gru_reset_before": "hrzn"}
 
 
 def import_torch():
@@ -19,49 +39,103 @@ def import_torch():
     return torch
 
 
-def normal(*shape: int, seed: int = 0, dtype: object = "float64") -> np.ndarray:
+def normal(*shape: int, seed: int = 0, dtype: Any = "float64") -> np.ndarray:
     """Values of N(0, 1) that are the same numbers in every dtype."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(dtype)
 
 
-def rnn_vjp(p: Arrays, x: np.ndarray, h0: np.ndarray, nonlinearity: str = "tanh", masks: tuple = ()):
-    """What RNN.vjp returns, from its parameters p: x (T, B, I), h0 (L, B, H), masks: of dropout between the layers."""
-    L, _, H = h0.shape
-    layers, final = [], []
-    y = x
-    for k in range(L):
-        y = y * masks[k - 1] if k and masks else y
-        biases = (p.get(f"bias_{i}h_l{k}", np.zeros(H)) for i in "ih")
-        cell = CELLS[nonlinearity](p[f"weight_ih_l{k}"], p[f"weight_hh_l{k}"], *biases)
-        x_k, (y, (h,), steps) = y, sequence.sequence_forward(cell, y, (h0[k],))
-        layers.append((cell, x_k, steps))
-        final.append(h)
+def places(p: Arrays) -> list[str]:
+    """l0, or l0 and l0_reverse, l1, ...: where a layer's parameters belong, in torch's order."""
+    return [name.removeprefix("weight_hh_") for name in p if name.startswith("weight_hh_")]
 
-    def pullback(dy, dh_n):
-        dh0, grads = [], {}
-        for k, (cell, x_k, steps) in reversed(list(enumerate(layers))):
-            dy, (dh,), d_cell = sequence.sequence_backward(cell, x_k, steps, dy, (dh_n[k],))
-            dy = dy * masks[k - 1] if k and masks else dy
-            dh0.insert(0, dh)
-            for name, gradient in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), d_cell, strict=True):
-                grads[f"{name}_l{k}"] = gradient
-        return dy, np.stack(dh0), {name: grads[name] for name in p}
 
-    return (y, np.stack(final)), pullback
+def stacked(p: Arrays, cell: str) -> list[list[Any]]:
+    """The reference's cells, layer by layer and direction by direction, of a layer's parameters p; no bias: zeros."""
+    cells = []
+    for place in places(p):
+        weights = {field: p[f"{name}_{place}"] for field, name in NAMES.items() if f"{name}_{place}" in p}
+        no_bias = np.zeros(len(weights["W_hh"]))
+        cells.append(CELLS[cell](**{"b_ih": no_bias, "b_hh": no_bias} | weights))
+    D = 2 if "l0_reverse" in places(p) else 1
+    return [cells[k : k + D] for k in range(0, len(cells), D)]
+
+
+def state_of(arrays: tuple[np.ndarray, ...]) -> Any:
+    """The state as a layer has it: h, or (h, c)."""
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def arrays_of(state: Any) -> tuple[np.ndarray, ...]:
+    """The state as the reference has it: (h,), or (h, c)."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def rnn_vjp(
+    p: Arrays,
+    x: np.ndarray,
+    initial: Any,
+    cell: str = "tanh",
+    masks: tuple[np.ndarray, ...] = (),
+    lengths: np.ndarray | None = None,
+):
+    """What the vjp of RNN, GRU or LSTM returns, from its parameters p, which say how many layers and directions.
+
+    x (T, B, I); initial: h0 (L*D, B, P), or (h0, c0); cell: a key of CELLS; masks: of dropout between the layers.
+    """
+    cells = stacked(p, cell)
+    y, final, tape = recurrent.recurrent_forward(cells, x, arrays_of(initial), lengths, masks)
+
+    def pullback(dy, d_state):
+        dx, d_initial, d_cells = recurrent.recurrent_backward(cells, tape, dy, arrays_of(d_state))
+        grads = {
+            f"{NAMES[field]}_{place}": gradient
+            for place, d_cell in zip(places(p), chain(*d_cells), strict=True)
+            for field, gradient in d_cell._asdict().items()
+        }
+        return dx, state_of(d_initial), {name: grads[name] for name in p}
+
+    return (y, state_of(final)), pullback
+
+
+def rnn_cells(
+    p: Arrays,
+    x: np.ndarray,
+    initial: Any,
+    cell: str = "tanh",
+    masks: tuple[np.ndarray, ...] = (),
+    lengths: np.ndarray | None = None,
+) -> tuple[dict[str, np.ndarray], ...]:
+    """What return_cells=True adds: of each layer and direction h (T, B, P), and what SAVED names, (T, B, H); T >= 1."""
+    _, _, tape = recurrent.recurrent_forward(stacked(p, cell), x, arrays_of(initial), lengths, masks)
+    cells = []
+    for steps in chain(*(layer.directions for layer in tape)):
+        kept = [dict(zip(SAVED[cell], (*step.state, *step.saved), strict=True)) for step in steps]
+        arrays = {name: np.zeros((*x.shape[:2], rows.shape[1]), rows.dtype) for name, rows in kept[0].items()}
+        for step, values in zip(steps, kept, strict=True):
+            for name, rows in values.items():
+                arrays[name][step.t, step.rows] = rows
+        cells.append(arrays)
+    return tuple(cells)
 
 
 def rnn_results(
-    vjp: Callable, x: np.ndarray, h0: np.ndarray, dy: np.ndarray, dh_n: np.ndarray
+    vjp: Callable,
+    x: np.ndarray,
+    h0: np.ndarray,
+    dy: np.ndarray,
+    dh_n: np.ndarray,
+    c0: np.ndarray | None = None,
+    dc_n: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """All that a recurrent layer computes, by name; vjp: RNN.vjp, or `rnn_vjp` of its parameters."""
-    (y, h_n), pullback = vjp(x, h0)
-    dx, dh0, grads = pullback(dy, dh_n)
-    return {"y": y, "h_n": h_n, "dx": dx, "dh0": dh0, **grads}
+    """All that a recurrent layer computes, by name; vjp: the layer's, or `rnn_vjp` of its parameters; c: an LSTM's."""
+    (y, state), pullback = vjp(x, h0 if c0 is None else (h0, c0))
+    dx, d_initial, grads = pullback(dy, dh_n if dc_n is None else (dh_n, dc_n))
+    states = dict(zip(("h_n", "c_n"), arrays_of(state), strict=False))
+    states |= dict(zip(("dh0", "dc0"), arrays_of(d_initial), strict=False))
+    return {"y": y, **states, "dx": dx, **grads}
 
 
-def charlm(
-    p: Arrays, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray, cell: str = "tanh", masks: tuple = ()
-):
+def charlm(p: Arrays, tokens: np.ndarray, targets: np.ndarray, state: Any, cell: str = "tanh", masks: tuple = ()):
     """(loss, state, gradients) of CharLM from its parameters p; masks: of dropout behind each of the layers."""
     groups = {
         name: {k.removeprefix(name + "."): v for k, v in p.items() if k.startswith(name)} for name in ("rnn", "decoder")
@@ -73,7 +147,7 @@ def charlm(
     value, (dy, d_weight, d_bias) = loss.linear_cross_entropy(
         (y * last).reshape(-1, H), **groups["decoder"], targets=targets.reshape(-1)
     )
-    dx, _, grads = pullback(dy.reshape(y.shape) * last, np.zeros_like(state))
+    dx, _, grads = pullback(dy.reshape(y.shape) * last, state_of(tuple(map(np.zeros_like, arrays_of(state)))))
     gradients = {"embedding.weight": embedding.scatter_add(tokens, dx, V)} if "embedding.weight" in p else {}
     gradients |= {f"rnn.{name}": gradient for name, gradient in grads.items()}
     return value, state, gradients | {"decoder.weight": d_weight, "decoder.bias": d_bias}

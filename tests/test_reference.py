@@ -1,69 +1,108 @@
-"""The reference against the complex step, torch in float64, and faults planted in it."""
+"""The reference against the complex step, torch in float64, formulas by hand, and faults planted in it."""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from numerics import assert_close, complex_step, relative_error
+from oracles import CELLS, NAMES, arrays_of, import_torch, rnn_cells, rnn_results, rnn_vjp, state_of
 
 from fastrnn.reference import embedding, loss, matmul, sequence, update, vmath
 from fastrnn.reference.cells import cell_backward, cell_forward
-from fastrnn.reference.cells.elman import ElmanRelu, ElmanTanh
 
-CELLS = [ElmanTanh, ElmanRelu]
 SIZES = [(4, 3, 5, 6), (7, 2, 1, 3), (2, 5, 3, 1), (1, 1, 1, 1), (17, 1, 2, 2), (0, 2, 3, 4), (3, 0, 2, 4)]
 LENGTHS = [(4, 4, 4), (1, 4, 2), (0, 3, 0), (2, 0, 4), (0, 0, 0)]
 TOLERANCE = 1e-12
 
 
-def import_torch():
-    return pytest.importorskip("torch", reason="torch is the independent implementation that this test compares with")
+class Form(NamedTuple):
+    """A cell, and which of its optional weights it has."""
+
+    cell: str
+    projection: bool = False
+    peepholes: bool = False
+
+    @property
+    def Cell(self) -> Any:
+        return CELLS[self.cell]
+
+    def __str__(self) -> str:
+        return self.cell + "-projection" * self.projection + "-peepholes" * self.peepholes
+
+    def P(self, H: int) -> int:
+        """The width of h."""
+        return max(1, H // 2) if self.projection else H
+
+    def weights(self, I: int, H: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Random weights by field, all of them different, so that no two gates can be taken for each other."""
+        G, P = self.Cell.gates, self.P(H)
+        shapes = {"W_ih": (G * H, I), "W_hh": (G * H, P), "b_ih": (G * H,), "b_hh": (G * H,)}
+        shapes |= {"W_hr": (P, H)} if self.projection else {}
+        shapes |= {"peephole": (3, H)} if self.peepholes else {}
+        return {name: rng.standard_normal(shape) / np.sqrt(H) for name, shape in shapes.items()}
+
+    def state(self, rows: tuple[int, ...], H: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Random h (*rows, P) and others (*rows, H)."""
+        return tuple(rng.standard_normal((*rows, self.P(H) if s == 0 else H)) for s in range(self.Cell.states))
 
 
-def random_inputs(Cell, T, B, I, H, seed=0):
-    """x (T, B, I), initial (S, B, H) and the cell's weights."""
+TORCH_HAS = [Form("tanh"), Form("relu"), Form("lstm"), Form("lstm", projection=True), Form("gru")]
+FORMS = [
+    *TORCH_HAS,
+    Form("lstm", peepholes=True),
+    Form("lstm", projection=True, peepholes=True),
+    Form("gru_reset_before"),
+]
+every_form = pytest.mark.parametrize("form", FORMS, ids=str)
+every_length = pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+both_directions = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
+
+
+def random_inputs(form, T, B, I, H, seed=0):
+    """x (T, B, I), the initial state h0 and perhaps c0, and the cell's weights."""
     rng = np.random.default_rng(seed)
-    G = Cell.gates
-    shapes = {"x": (T, B, I), "initial": (Cell.states, B, H)}
-    shapes |= {"W_ih": (G * H, I), "W_hh": (G * H, H), "b_ih": (G * H,), "b_hh": (G * H,)}
-    scales = {"x": 1.0, "initial": 1.0}
-    return {name: scales.get(name, 1 / np.sqrt(H)) * rng.standard_normal(shape) for name, shape in shapes.items()}
+    states = zip(("h0", "c0"), form.state((B,), H, rng), strict=False)
+    return {"x": rng.standard_normal((T, B, I)), **dict(states), **form.weights(I, H, rng)}
 
 
 def random_cotangents(inputs, seed=1):
-    """dy (T, B, H) and d_final (S, B, H)."""
+    """dy (T, B, P) and d_final, a tuple as the state."""
     rng = np.random.default_rng(seed)
-    T, (S, B, H) = len(inputs["x"]), inputs["initial"].shape
-    return rng.standard_normal((T, B, H)), rng.standard_normal((S, B, H))
+    d_final = tuple(rng.standard_normal(s.shape) for s in initial_of(inputs))
+    return rng.standard_normal((len(inputs["x"]), *d_final[0].shape)), d_final
 
 
-def forward(Cell, lengths, x, initial, **weights):
-    return sequence.sequence_forward(Cell(**weights), x, tuple(initial), lengths)
+def initial_of(inputs):
+    return tuple(inputs[name] for name in ("h0", "c0") if name in inputs)
 
 
-def objective(Cell, cotangents, lengths=None):
-    """The scalar <dy, y> + <d_final, final> as a function of the inputs."""
-
-    def function(**inputs):
-        y, final, _ = forward(Cell, lengths, **inputs)
-        dy, d_final = cotangents
-        return (dy * y).sum() + (d_final * np.stack(final)).sum()
-
-    return function
+def cell_of(form, inputs):
+    return form.Cell(**{name: inputs[name] for name in form.Cell._fields if name in inputs})
 
 
-def gradients(Cell, cotangents, inputs, lengths=None):
-    """The gradients of `objective` by sequence_backward."""
-    _, _, steps = forward(Cell, lengths, **inputs)
+def forward(form, inputs, lengths=None, reverse=False):
+    return sequence.sequence_forward(cell_of(form, inputs), inputs["x"], initial_of(inputs), lengths, reverse)
+
+
+def inner(cotangents, y, final):
+    """The scalar <dy, y> + <d_final, final>."""
     dy, d_final = cotangents
-    cell = Cell(**{name: inputs[name] for name in Cell._fields})
-    dx, d_initial, d_cell = sequence.sequence_backward(cell, inputs["x"], steps, dy, tuple(d_final))
-    return {"x": dx, "initial": np.stack(d_initial), **d_cell._asdict()}
+    return (dy * y).sum() + sum((d * s).sum() for d, s in zip(d_final, final, strict=True))
 
 
-def check_sequence(Cell, inputs, lengths=None):
+def gradients(form, cotangents, inputs, lengths=None, reverse=False):
+    """The gradients of `inner` of a sequence, by sequence_backward; None is no gradient."""
+    _, _, steps = forward(form, inputs, lengths, reverse)
+    dx, d_initial, d_cell = sequence.sequence_backward(cell_of(form, inputs), inputs["x"], steps, *cotangents)
+    d_weights = {name: d for name, d in d_cell._asdict().items() if d is not None}
+    return {"x": dx, **dict(zip(("h0", "c0"), d_initial, strict=False)), **d_weights}
+
+
+def check_sequence(form, inputs, lengths=None, reverse=False):
     """The gradients of a sequence against the complex step: what the planted faults must not pass."""
     cotangents = random_cotangents(inputs)
-    expected = complex_step(objective(Cell, cotangents, lengths), inputs)
-    assert_close(gradients(Cell, cotangents, inputs, lengths), expected, TOLERANCE)
+    expected = complex_step(lambda **z: inner(cotangents, *forward(form, z, lengths, reverse)[:2]), inputs)
+    assert_close(gradients(form, cotangents, inputs, lengths, reverse), expected, TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -98,115 +137,150 @@ def test_matmul(shape):
     assert relative_error(matmul.column_sums(by_hand), np.ones(M) @ by_hand) < 1e-14
 
 
-@pytest.mark.parametrize("Cell", CELLS)
+@every_form
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_sequence_gradients(Cell, size):
-    check_sequence(Cell, random_inputs(Cell, *size))
+def test_sequence_gradients(form, size):
+    check_sequence(form, random_inputs(form, *size))
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_ragged_gradients(Cell, lengths):
-    check_sequence(Cell, random_inputs(Cell, 4, 3, 2, 5), np.array(lengths))
+@every_form
+@every_length
+@both_directions
+def test_ragged_gradients(form, lengths, reverse):
+    check_sequence(form, random_inputs(form, 4, 3, 2, 5), np.array(lengths), reverse)
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_ragged_rows_are_their_own_sequences(Cell, lengths):
-    inputs = random_inputs(Cell, 4, 3, 2, 5)
-    y, final, _ = forward(Cell, lengths, **inputs)
+@every_form
+@every_length
+@both_directions
+def test_ragged_rows_are_their_own_sequences(form, lengths, reverse):
+    inputs = random_inputs(form, 4, 3, 2, 5)
+    y, final, _ = forward(form, inputs, lengths, reverse)
+    order = slice(None, None, -1 if reverse else 1)
     for b, length in enumerate(lengths):
-        alone = inputs | {"x": inputs["x"][:length, b : b + 1], "initial": inputs["initial"][:, b : b + 1]}
-        y_alone, final_alone, _ = forward(Cell, None, **alone)
-        assert relative_error(y[:length, b : b + 1], y_alone) < 1e-14
-        assert relative_error(np.stack(final)[:, b : b + 1], np.stack(final_alone)) < 1e-14
-        if length == 0:
-            np.testing.assert_array_equal(np.stack(final)[:, b], inputs["initial"][:, b])
+        alone = inputs | {name: inputs[name][b : b + 1] for name in ("h0", "c0") if name in inputs}
+        alone["x"] = inputs["x"][:length, b : b + 1][order]
+        y_alone, final_alone, _ = forward(form, alone)
+        assert relative_error(y[:length, b : b + 1], y_alone[order]) < 1e-14
+        for s, s_alone, s_initial in zip(final, final_alone, initial_of(inputs), strict=True):
+            assert relative_error(s[b : b + 1], s_alone) < 1e-14
+            if length == 0:
+                np.testing.assert_array_equal(s[b], s_initial[b])
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_padding_is_never_read(Cell, lengths):
-    inputs = random_inputs(Cell, 4, 3, 2, 5)
+@every_form
+@every_length
+@both_directions
+def test_padding_is_never_read(form, lengths, reverse):
+    inputs = random_inputs(form, 4, 3, 2, 5)
     cotangents = random_cotangents(inputs)
     padding = np.arange(4)[:, None] >= np.array(lengths)
-    y, final, _ = forward(Cell, lengths, **inputs)
-    clean = gradients(Cell, cotangents, inputs, lengths)
+    y, final, _ = forward(form, inputs, lengths, reverse)
+    clean = gradients(form, cotangents, inputs, lengths, reverse)
 
     poisoned = inputs | {"x": inputs["x"].copy()}
     poisoned["x"][padding] = cotangents[0][padding] = np.nan
-    y_poisoned, final_poisoned, _ = forward(Cell, lengths, **poisoned)
+    y_poisoned, final_poisoned, _ = forward(form, poisoned, lengths, reverse)
 
-    np.testing.assert_array_equal(y_poisoned, y)
-    np.testing.assert_array_equal(final_poisoned, final)
-    for name, gradient in gradients(Cell, cotangents, poisoned, lengths).items():
+    for a, b in zip((y_poisoned, *final_poisoned), (y, *final), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for name, gradient in gradients(form, cotangents, poisoned, lengths, reverse).items():
         np.testing.assert_array_equal(gradient, clean[name], err_msg=name)
     assert not y[padding].any()
     assert not clean["x"][padding].any()
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-def test_nan_stays_in_its_row(Cell):
-    inputs = random_inputs(Cell, 4, 3, 2, 5)
-    y, _, _ = forward(Cell, None, **inputs)
+@every_form
+def test_nan_stays_in_its_row(form):
+    inputs = random_inputs(form, 4, 3, 2, 5)
+    y, _, _ = forward(form, inputs)
     inputs["x"][2, 1, 0] = np.nan
-    y_nan, _, _ = forward(Cell, None, **inputs)
+    y_nan, _, _ = forward(form, inputs)
     y[2:, 1] = np.nan
     np.testing.assert_array_equal(y_nan, y)
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-def test_a_sequence_in_two_parts(Cell):
-    inputs = random_inputs(Cell, 7, 3, 2, 5)
-    y, final, _ = forward(Cell, None, **inputs)
-    y_first, state, _ = forward(Cell, None, **inputs | {"x": inputs["x"][:4]})
-    y_second, state, _ = forward(Cell, None, **inputs | {"x": inputs["x"][4:], "initial": state})
+@every_form
+def test_a_sequence_in_two_parts(form):
+    inputs = random_inputs(form, 7, 3, 2, 5)
+    y, final, _ = forward(form, inputs)
+    y_first, state, _ = forward(form, inputs | {"x": inputs["x"][:4]})
+    y_second, state, _ = forward(form, inputs | {"x": inputs["x"][4:]} | dict(zip(("h0", "c0"), state, strict=False)))
     np.testing.assert_array_equal(np.concatenate([y_first, y_second]), y)
-    np.testing.assert_array_equal(state, final)
+    for a, b in zip(state, final, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-def test_inputs_are_left_alone(Cell):
-    inputs = random_inputs(Cell, 4, 3, 2, 5)
+@every_form
+def test_inputs_are_left_alone(form):
+    inputs = random_inputs(form, 4, 3, 2, 5)
     cotangents = random_cotangents(inputs)
-    arrays = [*inputs.values(), *cotangents]
+    arrays = [*inputs.values(), cotangents[0], *cotangents[1]]
     before = [a.copy() for a in arrays]
-    gradients(Cell, cotangents, inputs, (1, 4, 2))
+    gradients(form, cotangents, inputs, (1, 4, 2))
     for a, b in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-def test_results_have_the_inputs_dtype(Cell):
-    inputs = {name: a.astype(np.float32) for name, a in random_inputs(Cell, 4, 3, 2, 5).items()}
-    cotangents = [a.astype(np.float32) for a in random_cotangents(inputs)]
-    y, final, _ = forward(Cell, None, **inputs)
-    results = [y, *final, *gradients(Cell, cotangents, inputs).values()]
+@every_form
+def test_results_have_the_inputs_dtype(form):
+    inputs = {name: a.astype(np.float32) for name, a in random_inputs(form, 4, 3, 2, 5).items()}
+    dy, d_final = random_cotangents(inputs)
+    cotangents = dy.astype(np.float32), tuple(d.astype(np.float32) for d in d_final)
+    y, final, _ = forward(form, inputs)
+    results = [y, *final, *gradients(form, cotangents, inputs).values()]
     assert {a.dtype for a in results} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-def test_sequence_matches_torch(Cell):
-    torch = import_torch()
-    inputs = random_inputs(Cell, 5, 3, 4, 6)
-    cotangents = random_cotangents(inputs)
-    y, final, _ = forward(Cell, None, **inputs)
-    got = {"y": y, "final": np.stack(final), **gradients(Cell, cotangents, inputs)}
-
-    rnn = torch.nn.RNN(4, 6, nonlinearity="tanh" if Cell is ElmanTanh else "relu", dtype=torch.float64)
-    parameters = dict(zip(Cell._fields, rnn.parameters(), strict=True))
-    for name, parameter in parameters.items():
-        parameter.data = torch.from_numpy(inputs[name])
-    x, h_0 = (torch.tensor(inputs[name], requires_grad=True) for name in ("x", "initial"))
-    out, h_n = rnn(x, h_0)
-    torch.autograd.backward((out, h_n), [torch.from_numpy(d) for d in cotangents])
-    expected = {"y": out.detach(), "final": h_n.detach(), "x": x.grad, "initial": h_0.grad}
-    expected |= {name: parameter.grad for name, parameter in parameters.items()}
-    assert_close(got, {name: a.numpy() for name, a in expected.items()}, 1e-13)
+def sigma(z):
+    return 1 / (1 + np.exp(-z))
 
 
-def transposed_recurrence(cell, *step):
-    return cell_backward(cell._replace(W_hh=cell.W_hh.T), *step)
+def lstm_by_hand(w, x, h, c):
+    """One step of one sequence: columns, gate by gate."""
+    H = len(c)
+    z = [
+        w["W_ih"][k : k + H] @ x + w["W_hh"][k : k + H] @ h + (w["b_ih"] + w["b_hh"])[k : k + H]
+        for k in range(0, 4 * H, H)
+    ]
+    p = w.get("peephole", np.zeros((3, H)))
+    c_new = sigma(z[1] + p[1] * c) * c + sigma(z[0] + p[0] * c) * np.tanh(z[2])
+    return w.get("W_hr", np.eye(H)) @ (sigma(z[3] + p[2] * c_new) * np.tanh(c_new)), c_new
+
+
+def gru_by_hand(w, x, h, reset_after):
+    """One step of one sequence: columns, gate by gate."""
+    H = len(h)
+    a = [w["W_ih"][k : k + H] @ x + w["b_ih"][k : k + H] for k in range(0, 3 * H, H)]
+    U = [w["W_hh"][k : k + H] for k in range(0, 3 * H, H)]
+    b = [w["b_hh"][k : k + H] for k in range(0, 3 * H, H)]
+    r, z = sigma(a[0] + U[0] @ h + b[0]), sigma(a[1] + U[1] @ h + b[1])
+    q = r * (U[2] @ h + b[2]) if reset_after else U[2] @ (r * h) + b[2]
+    return (z * h + (1 - z) * np.tanh(a[2] + q),)
+
+
+BY_HAND = {
+    "lstm": lstm_by_hand,
+    "gru": lambda w, x, h: gru_by_hand(w, x, h, reset_after=True),
+    "gru_reset_before": lambda w, x, h: gru_by_hand(w, x, h, reset_after=False),
+}
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form.cell in BY_HAND], ids=str)
+def test_sequence_matches_formulas_by_hand(form):
+    inputs = random_inputs(form, 5, 3, 4, 6)
+    y, final, _ = forward(form, inputs)
+    for b in range(3):
+        state = tuple(s[b] for s in initial_of(inputs))
+        for t in range(5):
+            state = BY_HAND[form.cell](inputs, inputs["x"][t, b], *state)
+            assert relative_error(y[t, b], state[0]) < TOLERANCE
+        for s, s_by_hand in zip(final, state, strict=True):
+            assert relative_error(s[b], s_by_hand) < TOLERANCE
+
+
+def shuffled_recurrence(cell, *step):
+    return cell_backward(cell._replace(W_hh=cell.W_hh[::-1]), *step)
 
 
 def dropped_carry(*step):
@@ -214,17 +288,13 @@ def dropped_carry(*step):
     return dx, tuple(np.zeros_like(d) for d in d_state_prev), d_cell
 
 
-def missing_slope(cell, x_t, state_prev, state, saved, d_state):
-    return cell_backward(cell, x_t, state_prev, tuple(np.full_like(s, 1e-6) for s in state), saved, d_state)
+def missing_slopes(cell, x_t, state_prev, state, saved, d_state):
+    tiny = [tuple(np.full_like(a, 1e-6) for a in arrays) for arrays in (state, saved)]
+    return cell_backward(cell, x_t, state_prev, *tiny, d_state)
 
 
 def state_of_the_wrong_step(cell, x_t, state_prev, state, saved, d_state):
     return cell_backward(cell, x_t, state, state, saved, d_state)
-
-
-def forgotten_bias(*step):
-    dx, d_state_prev, d_cell = cell_backward(*step)
-    return dx, d_state_prev, d_cell._replace(b_hh=np.zeros_like(d_cell.b_hh))
 
 
 def swapped_rows(*step):
@@ -232,27 +302,195 @@ def swapped_rows(*step):
     return dx[::-1], d_state_prev, d_cell
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-@pytest.mark.parametrize(
-    "fault",
-    [transposed_recurrence, dropped_carry, missing_slope, state_of_the_wrong_step, forgotten_bias, swapped_rows],
-)
-def test_faults_in_a_step_are_caught(Cell, fault, monkeypatch):
-    inputs = random_inputs(Cell, 4, 3, 2, 5)
-    check_sequence(Cell, inputs)
-    monkeypatch.setattr(sequence, "cell_backward", fault)
-    with pytest.raises(AssertionError, match="relative error"):
-        check_sequence(Cell, inputs)
+def swapped_gates(cell, x_t, state_prev, state, saved, d_state):
+    return cell_backward(cell, x_t, state_prev, state, (saved[1], saved[0], *saved[2:]), d_state)
 
 
-@pytest.mark.parametrize("Cell", CELLS)
-def test_a_length_off_by_one_is_caught(Cell):
-    inputs, lengths = random_inputs(Cell, 4, 3, 2, 5), np.array([1, 3, 0])
+def forgotten(field):
+    """A step that gives no gradient to the weight called `field`."""
+
+    def fault(*step):
+        dx, d_state_prev, d_cell = cell_backward(*step)
+        return dx, d_state_prev, d_cell._replace(**{field: np.zeros_like(getattr(d_cell, field))})
+
+    return fault
+
+
+def without_peephole(k):
+    """A backward step that knows nothing of the k-th peephole."""
+
+    def fault(cell, *step):
+        peephole = cell.peephole * (np.arange(3) != k)[:, None]
+        return cell_backward(cell._replace(peephole=peephole), *step)
+
+    return fault
+
+
+def faults(form):
+    """Every fault that a form can have."""
+    yield from (shuffled_recurrence, dropped_carry, missing_slopes, state_of_the_wrong_step, swapped_rows)
+    if form.Cell.gates > 1:
+        yield swapped_gates
+    if form.peepholes:
+        yield from (without_peephole(k) for k in range(3))
+    yield from (forgotten(field) for field in form.weights(1, 1, np.random.default_rng()))
+
+
+@every_form
+def test_faults_in_a_step_are_caught(form, monkeypatch):
+    inputs = random_inputs(form, 3, 2, 2, 4)
+    check_sequence(form, inputs)
+    for fault in faults(form):
+        monkeypatch.setattr(sequence, "cell_backward", fault)
+        with pytest.raises(AssertionError, match="relative error"):
+            check_sequence(form, inputs)
+
+
+@every_form
+@both_directions
+def test_a_length_off_by_one_is_caught(form, reverse):
+    inputs, lengths = random_inputs(form, 4, 3, 2, 5), np.array([1, 3, 0])
     cotangents = random_cotangents(inputs)
-    expected = complex_step(objective(Cell, cotangents, lengths), inputs)
-    assert_close(gradients(Cell, cotangents, inputs, lengths), expected, TOLERANCE)
+    right, wrong = (gradients(form, cotangents, inputs, lengths + more, reverse) for more in (0, 1))
+    expected = complex_step(lambda **z: inner(cotangents, *forward(form, z, lengths, reverse)[:2]), inputs)
+    assert_close(right, expected, TOLERANCE)
     with pytest.raises(AssertionError, match="relative error"):
-        assert_close(gradients(Cell, cotangents, inputs, lengths + 1), expected, TOLERANCE)
+        assert_close(wrong, expected, TOLERANCE)
+
+
+class Stack(NamedTuple):
+    """Layers of one form, their inputs, and the cotangents of their results."""
+
+    form: Form
+    p: dict[str, np.ndarray]
+    given: dict[str, np.ndarray]
+    masks: tuple[np.ndarray, ...]
+
+    def results(self, lengths, **changed):
+        """Everything that rnn_results gives, `given` and p with some of their arrays changed."""
+        p = {name: changed.get(name, value) for name, value in self.p.items()}
+        given = {name: changed.get(name, value) for name, value in self.given.items()}
+        return rnn_results(lambda x, initial: rnn_vjp(p, x, initial, self.form.cell, self.masks, lengths), **given)
+
+
+def random_stack(form, L, D, dropout=False, T=4, B=3, I=3, H=4, seed=0):
+    rng = np.random.default_rng(seed)
+    P = form.P(H)
+    p = {}
+    for k in range(L):
+        for suffix in ("", "_reverse")[:D]:
+            weights = form.weights(D * P if k else I, H, rng)
+            p |= {f"{NAMES[field]}_l{k}{suffix}": value for field, value in weights.items()}
+    given = {"x": rng.standard_normal((T, B, I)), "dy": rng.standard_normal((T, B, D * P))}
+    for names in (("h0", "c0"), ("dh_n", "dc_n")):
+        given |= zip(names, form.state((L * D, B), H, rng), strict=False)
+    masks = tuple(2.0 * rng.integers(0, 2, (T, B, D * P)) for _ in range(L - 1)) if dropout else ()
+    return Stack(form, p, given, masks)
+
+
+@every_form
+@pytest.mark.parametrize(("L", "D", "lengths"), [(1, 2, None), (2, 2, (2, 0, 4)), (3, 1, (1, 4, 3))], ids=str)
+def test_stack_gradients(form, L, D, lengths):
+    """Of the inputs, all states and all weights, with dropout between the layers."""
+    stack = random_stack(form, L, D, dropout=True, I=2, H=2)
+    given = stack.given
+    inputs = {name: given[name] for name in ("x", "h0", "c0") if name in given} | stack.p
+
+    def objective(**z):
+        r = stack.results(lengths, **z)
+        pairs = (("dy", "y"), ("dh_n", "h_n"), ("dc_n", "c_n"))
+        return sum((given[d] * r[name]).sum() for d, name in pairs if name in r)
+
+    results = stack.results(lengths)
+    got = {name: results[f"d{name}" if name in given else name] for name in inputs}
+    assert_close(got, complex_step(objective, inputs), TOLERANCE)
+
+
+@every_form
+def test_a_stack_is_its_layers_one_after_another(form):
+    """The second direction runs over time turned around; the next layer reads both, through its mask."""
+    stack = random_stack(form, 2, 2, dropout=True)
+    results, x = stack.results(None), stack.given["x"]
+    for k in range(2):
+        outputs = []
+        for d, (suffix, order) in enumerate([("", slice(None)), ("_reverse", slice(None, None, -1))]):
+            fields = {field: f"{name}_l{k}{suffix}" for field, name in NAMES.items()}
+            cell = form.Cell(**{field: stack.p[name] for field, name in fields.items() if name in stack.p})
+            initial = tuple(s[2 * k + d] for s in initial_of(stack.given))
+            y, final, _ = sequence.sequence_forward(cell, x[order], initial)
+            outputs.append(y[order])
+            for name, s in zip(("h_n", "c_n"), final, strict=False):
+                assert relative_error(results[name][2 * k + d], s) < 1e-15
+        x = np.concatenate(outputs, axis=2) * (stack.masks[0] if k == 0 else 1)
+    assert relative_error(results["y"], x) < 1e-15
+
+
+def torch_module(torch, form, L, D, I, H):
+    options = {"num_layers": L, "bidirectional": D == 2, "dtype": torch.float64}
+    if form.projection:
+        options["proj_size"] = form.P(H)
+    if form.cell in ("tanh", "relu"):
+        return torch.nn.RNN(I, H, nonlinearity=form.cell, **options)
+    return {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[form.cell](I, H, **options)
+
+
+def torch_results(torch, form, L, D, stack, lengths):
+    """What Stack.results gives, by torch's layers and autograd; ragged ones are packed."""
+    module = torch_module(torch, form, L, D, 3, 4)
+    module.load_state_dict({name: torch.tensor(value) for name, value in stack.p.items()})
+    given = {name: torch.tensor(value, requires_grad=not name.startswith("d")) for name, value in stack.given.items()}
+    x, initial = given["x"], initial_of(given)
+    if lengths is not None:
+        x = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+    y, state = module(x, state_of(initial))
+    if lengths is not None:
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=len(given["x"]))
+    state = arrays_of(state)
+    cotangents = [given[name] for name in ("dy", "dh_n", "dc_n") if name in given]
+    torch.autograd.backward([y, *state], cotangents)
+    results = {"y": y.detach(), "dx": given["x"].grad} | dict(zip(("h_n", "c_n"), state, strict=False))
+    results |= dict(zip(("dh0", "dc0"), (s.grad for s in initial), strict=False))
+    results |= {name: parameter.grad for name, parameter in module.named_parameters()}
+    return {name: value.detach().numpy() for name, value in results.items()}
+
+
+@pytest.mark.parametrize("form", TORCH_HAS, ids=str)
+@pytest.mark.parametrize(("L", "D"), [(1, 1), (1, 2), (3, 1), (2, 2)])
+@pytest.mark.parametrize("lengths", [None, (2, 4, 1)], ids=str)
+def test_stacks_match_torch(form, L, D, lengths):
+    stack = random_stack(form, L, D)
+    expected = torch_results(import_torch(), form, L, D, stack, lengths)
+    assert_close(stack.results(lengths), expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("form", [form for form in TORCH_HAS if form.Cell.gates > 1], ids=str)
+def test_swapped_gates_differ_from_torch(form):
+    stack = random_stack(form, 1, 2)
+    expected = torch_results(import_torch(), form, 1, 2, stack, None)
+    for name in (name for name in stack.p if "weight_hr" not in name):
+        with pytest.raises(AssertionError, match="relative error"):
+            assert_close(stack.results(None, **{name: np.roll(stack.p[name], 4, axis=0)}), expected, 0.01)
+
+
+@every_form
+@pytest.mark.parametrize("lengths", [None, (2, 0, 4)], ids=str)
+def test_cells_are_what_the_gates_were(form, lengths):
+    """rnn_cells: its h are the outputs, and follow from the gates of their step."""
+    stack = random_stack(form, 2, 2)
+    args = stack.p, stack.given["x"], state_of(initial_of(stack.given)), form.cell, (), lengths
+    (y, _), _ = rnn_vjp(*args)
+    cells = rnn_cells(*args)
+    padding = np.arange(4)[:, None] >= np.array(lengths or (4, 4, 4))
+    np.testing.assert_array_equal(np.concatenate([kept["h"] for kept in cells[2:]], axis=2), y)
+    for kept, place, h0 in zip(cells, ("l0", "l0_reverse", "l1", "l1_reverse"), stack.given["h0"], strict=True):
+        assert not any(array[padding].any() for array in kept.values())
+        if form.cell == "lstm":
+            m = kept["o"] * np.tanh(kept["c"])
+            assert relative_error(kept["h"], m @ stack.p.get(f"weight_hr_{place}", np.eye(4)).T) < 1e-15
+        if form.Cell.gates == 3 and "reverse" not in place:
+            before = np.concatenate([h0[None], kept["h"][:-1]])
+            h = (1 - kept["z"]) * kept["n"] + kept["z"] * before
+            assert relative_error(kept["h"][~padding], h[~padding]) < 1e-15
 
 
 @pytest.mark.parametrize("step", [cell_forward, cell_backward])
@@ -309,30 +547,33 @@ def test_linear_cross_entropy_gradients(size):
     assert_close(dict(zip(inputs, got, strict=True)), expected, TOLERANCE)
 
 
-@pytest.mark.parametrize("Cell", CELLS)
+@every_form
 @pytest.mark.parametrize("lengths", [None, (2, 0, 4)], ids=str)
-def test_gradients_of_a_whole_model(Cell, lengths):
+def test_gradients_of_a_whole_model(form, lengths):
     """Embedding, recurrent net, linear layer, cross-entropy."""
     T, B, V, E, H = 4, 3, 6, 2, 5
+    P = form.P(H)
     rng = np.random.default_rng(0)
     tokens, targets = rng.integers(0, V, (2, T, B))
-    inputs = random_inputs(Cell, T, B, E, H)
+    inputs = random_inputs(form, T, B, E, H)
     del inputs["x"]
-    inputs |= {"table": rng.standard_normal((V, E)), "weight": rng.standard_normal((V, H)), "bias": np.zeros(V)}
+    inputs |= {"table": rng.standard_normal((V, E)), "weight": rng.standard_normal((V, P)), "bias": np.zeros(V)}
 
-    def model(table, weight, bias, initial, **weights):
+    def model(table, weight, bias, **recurrent_inputs):
         x = embedding.gather(table, tokens)
-        y, _, steps = forward(Cell, lengths, x, initial, **weights)
-        value, d_linear = loss.linear_cross_entropy(y.reshape(-1, H), weight, bias, targets.ravel())
+        y, _, steps = forward(form, {"x": x, **recurrent_inputs}, lengths)
+        value, d_linear = loss.linear_cross_entropy(y.reshape(-1, P), weight, bias, targets.ravel())
         return value, d_linear, x, steps
 
     _, (dy, d_weight, d_bias), x, steps = model(**inputs)
-    cell = Cell(**{name: inputs[name] for name in Cell._fields})
-    no_cotangent = tuple(np.zeros_like(inputs["initial"]))
-    dx, d_initial, d_cell = sequence.sequence_backward(cell, x, steps, dy.reshape(T, B, H), no_cotangent)
-    got = {"table": embedding.scatter_add(tokens, dx, V), "initial": np.stack(d_initial), **d_cell._asdict()}
-    got |= {"weight": d_weight, "bias": d_bias}
-    assert_close(got, complex_step(lambda **inputs: model(**inputs)[0], inputs), TOLERANCE)
+    no_cotangent = tuple(np.zeros_like(s) for s in initial_of(inputs))
+    dx, d_initial, d_cell = sequence.sequence_backward(
+        cell_of(form, inputs), x, steps, dy.reshape(T, B, P), no_cotangent
+    )
+    got = {"table": embedding.scatter_add(tokens, dx, V), "weight": d_weight, "bias": d_bias}
+    got |= dict(zip(("h0", "c0"), d_initial, strict=False))
+    got |= {name: d for name, d in d_cell._asdict().items() if d is not None}
+    assert_close(got, complex_step(lambda **z: model(**z)[0], inputs), TOLERANCE)
 
 
 UPDATES = [

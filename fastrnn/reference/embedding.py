@@ -4,8 +4,8 @@ import numpy as np
 
 
 def gather(weight: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """The rows of weight (V, E) that tokens (...) name: (..., E)."""
-    return weight[tokens]
+    """The rows of weight (V, E) that tokens (...) name: (..., E); a negative one names a row of 0."""
+    return np.where((tokens >= 0)[..., None], weight[tokens], 0)
 
 
 def scatter_add(tokens: np.ndarray, d_rows: np.ndarray, num_embeddings: int) -> np.ndarray:

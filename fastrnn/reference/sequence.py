@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn.reference.cells import State, cell_backward, cell_forward
+from fastrnn.reference.cells import State, cell_backward, cell_forward, map_weights, result_dtype
 
 
 class Step(NamedTuple):
-    """What the backward pass wants of one step; the arrays have one row for each of `rows`."""
+    """What the backward pass wants of one step: the times and rows it took, and arrays with one row for each."""
 
+    t: np.ndarray
     rows: np.ndarray
     state_prev: State
     state: State
@@ -20,46 +21,48 @@ class Step(NamedTuple):
 
 
 def sequence_forward(
-    cell: Any, x: np.ndarray, initial: State, lengths: np.ndarray | None = None
+    cell: Any, x: np.ndarray, initial: State, lengths: np.ndarray | None = None, reverse: bool = False
 ) -> tuple[np.ndarray, State, list[Step]]:
     """Run a cell over all steps: (y, final, steps).
 
-    x (T, B, I); initial, final: the state, each array (B, H); lengths (B,) integers 0..T in any order, None for T.
-    y (T, B, H): h_t, and 0 beyond a row's length. final: each row's state at its last step.
+    x (T, B, I); initial, final: the state, h (B, P) and others (B, H); lengths (B,) integers 0..T in any order, None
+    for T; reverse: each row starts at its own end, so that its step s is at t = length - 1 - s.
+    y (T, B, P): h_t, and 0 beyond a row's length. final: each row's state after its last step.
     """
     T, B, _ = x.shape
     lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
-    dtype = np.result_type(x, *cell, *initial)
+    dtype = result_dtype(cell, x, *initial)
     final = tuple(s.astype(dtype) for s in initial)
     y = np.zeros((T, *final[0].shape), dtype)
     steps = []
-    for t in range(T):
-        rows = np.flatnonzero(t < lengths)
-        state_prev = tuple(s[rows] for s in final)
+    for s in range(T):
+        rows = np.flatnonzero(s < lengths)
+        t = lengths[rows] - 1 - s if reverse else np.full_like(rows, s)
+        state_prev = tuple(each[rows] for each in final)
         state, saved = cell_forward(cell, x[t, rows], state_prev)
-        for s, s_t in zip(final, state, strict=True):
-            s[rows] = s_t
+        for each, new in zip(final, state, strict=True):
+            each[rows] = new
         y[t, rows] = state[0]
-        steps.append(Step(rows, state_prev, state, saved))
+        steps.append(Step(t, rows, state_prev, state, saved))
     return y, final, steps
 
 
 def sequence_backward(
     cell: Any, x: np.ndarray, steps: list[Step], dy: np.ndarray, d_final: State
 ) -> tuple[np.ndarray, State, Any]:
-    """The gradients (dx, d_initial, d_cell) from dy (T, B, H) and d_final; `steps` are sequence_forward's.
+    """The gradients (dx, d_initial, d_cell) from dy (T, B, P) and d_final; `steps` are sequence_forward's.
 
     dx (T, B, I) is 0 beyond a row's length; what dy holds there is not read. d_cell: a cell of gradients.
     """
-    dtype = np.result_type(x, *cell, dy, *d_final)
+    dtype = result_dtype(cell, x, dy, *d_final)
     dx = np.zeros(x.shape, dtype)
     d_initial = tuple(d.astype(dtype) for d in d_final)
-    d_cell = cell._make(np.zeros(w.shape, dtype) for w in cell)
-    for t, (rows, state_prev, state, saved) in reversed(list(enumerate(steps))):
+    d_cell = map_weights(lambda w: np.zeros(w.shape, dtype), cell)
+    for t, rows, state_prev, state, saved in reversed(steps):
         dh, *d_others = (d[rows] for d in d_initial)
         d_state = (dh + dy[t, rows], *d_others)
-        dx[t, rows], d_state_prev, d_cell_t = cell_backward(cell, x[t, rows], state_prev, state, saved, d_state)
+        dx[t, rows], d_state_prev, d_cell_s = cell_backward(cell, x[t, rows], state_prev, state, saved, d_state)
         for d, d_prev in zip(d_initial, d_state_prev, strict=True):
             d[rows] = d_prev
-        d_cell = cell._make(total + d for total, d in zip(d_cell, d_cell_t, strict=True))
+        d_cell = map_weights(np.add, d_cell, d_cell_s)
     return dx, d_initial, d_cell
