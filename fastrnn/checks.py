@@ -1,13 +1,14 @@
 """Every shape, dtype and value error that a user can cause: one line, expected against got, before any work."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 DTYPES = ("float32", "float64")
 
 
-def dtype(value: object, name: str = "dtype") -> np.dtype:
+def dtype(value: Any, name: str = "dtype") -> np.dtype:
     """The native dtype of a layer or an array: float32 or float64."""
     try:
         found = None if value is None else np.dtype(value)
@@ -15,7 +16,7 @@ def dtype(value: object, name: str = "dtype") -> np.dtype:
         found = None
     if found is None or found.name not in DTYPES:
         raise TypeError(f"{name}: expected {'dtype ' * (name != 'dtype')}float32 or float64, got {value}")
-    return found.newbyteorder("=")
+    return np.dtype(found.name)  # native, and the very object that arrays have
 
 
 def real(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
@@ -30,6 +31,8 @@ def real(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
 
 def array(name: str, value: object, like: np.dtype, *shape: int | None, letters: str = "") -> np.ndarray:
     """`value` as a C-contiguous native array of dtype `like` and the given shape; None in `shape` fits any size."""
+    if type(value) is np.ndarray and value.dtype is like and value.shape == shape and value.flags.carray:
+        return value
     found = np.asarray(value)
     if found.dtype != like and found.dtype.newbyteorder("=") != like:
         raise TypeError(f"{name}: expected dtype {like.name}, got {found.dtype.name}")
@@ -53,6 +56,45 @@ def _writeable(found):
 
 def tokens(name: str, value: object, below: int, *shape: int | None, letters: str = "") -> np.ndarray:
     """`value` as a C-contiguous int64 array of the given shape with 0 <= token < below."""
+    return _integers(name, value, below, f"0 <= token < {below}", shape, letters)
+
+
+def lengths(name: str, value: object, T: int, B: int) -> np.ndarray:
+    """`value` as the lengths (B,) of sequences of at most T steps."""
+    return _integers(name, value, T + 1, f"0 <= length <= {T}", (B,), "(B,)")
+
+
+def offsets(name: str, value: object, N: int) -> np.ndarray:
+    """`value` as the bounds (B+1,) of sequences that are N rows together."""
+    found = _integers(name, value, N + 1, f"0 <= offset <= {N}", (None,), "(B+1,)")
+    if len(found) == 0 or found[0] != 0 or found[-1] != N or (np.diff(found) < 0).any():
+        raise ValueError(f"{name}: expected to start at 0, end at {N} and never fall, got {_shown(found)}")
+    return found
+
+
+def batch_sizes(name: str, value: object, N: int) -> np.ndarray:
+    """`value` as the numbers (T,) of sequences that have a step t, N steps together."""
+    found = _integers(name, value, N + 1, f"0 <= size <= {N}", (None,), "(T,)")
+    if found.min(initial=1) < 1 or found.sum() != N or (np.diff(found) > 0).any():
+        raise ValueError(f"{name}: expected sizes >= 1 that never grow, {N} in all, got {_shown(found)}")
+    return found
+
+
+def permutation(name: str, value: object, B: int) -> np.ndarray:
+    """`value` as 0..B-1 in any order (B,)."""
+    found = _integers(name, value, B, f"0 <= index < {B}", (B,), "(B,)")
+    if np.bincount(found).max(initial=0) > 1:
+        raise ValueError(f"{name}: expected every index once, got {_shown(found)}")
+    return found
+
+
+def same(name: str, found: np.ndarray, wanted: np.ndarray) -> None:
+    """Two equal arrays of integers."""
+    if not np.array_equal(found, wanted):
+        raise ValueError(f"{name}: expected {_shown(wanted)}, got {_shown(found)}")
+
+
+def _integers(name, value, below, expected, shape, letters):
     found = np.asarray(value)
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got dtype {found.dtype.name}")
@@ -60,24 +102,29 @@ def tokens(name: str, value: object, below: int, *shape: int | None, letters: st
     found = _writeable(np.asarray(found, np.int64, order="C"))
     if found.size and found.view(np.uint64).max() >= below:  # negative ones are large
         wrong = found[(found < 0) | (found >= below)][0]
-        raise ValueError(f"{name}: expected 0 <= token < {below}, got {wrong}")
+        raise ValueError(f"{name}: expected {expected}, got {wrong}")
     return found
 
 
-def rank(name: str, value: object, letters: str, *ranks: int) -> np.ndarray:
-    """`value` as an array with one of the given numbers of dimensions."""
+def _shown(found):
+    return np.array2string(found, threshold=8, separator=", ")
+
+
+def rank(name: str, value: object, letters: str, low: int, high: int = 64) -> np.ndarray:
+    """`value` as an array of low..high dimensions."""
     found = np.asarray(value)
-    if found.ndim not in ranks:
+    if not low <= found.ndim <= high:
         raise ValueError(f"{name}: expected shape {letters}, got {found.shape}")
     return found
 
 
-def integer(name: str, value: object, at_least: int) -> int:
-    """A size or a count."""
+def integer(name: str, value: object, low: int, high: float = float("inf")) -> int:
+    """A size or a count with low <= value <= high."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{name}: expected an integer >= {at_least}, got {value}")
+    if not low <= value <= high:
+        bounds = f">= {low}" if high == float("inf") else f"in {low}..{high}"
+        raise ValueError(f"{name}: expected an integer {bounds}, got {value}")
     return int(value)
 
 
@@ -109,9 +156,31 @@ def vocabulary(value: object) -> str:
 
 def choice(name: str, value: object, options: Sequence[str]) -> str:
     """One of a few words."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
     return value
+
+
+def parts(name: str, value: object, names: Sequence[str]) -> Sequence[object]:
+    """As many values as there are names, in a tuple or a list; None for none of them."""
+    if value is None:
+        return (None,) * len(names)
+    if not isinstance(value, (tuple, list)) or len(value) != len(names):
+        size = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
+        raise ValueError(f"{name}: expected ({', '.join(names)}), got {type(value).__name__}{size}")
+    return value
+
+
+def one_direction(name: str, bidirectional: bool) -> None:
+    """A layer that can be run step by step."""
+    if bidirectional:
+        raise ValueError(f"{name}: expected a layer in one direction, got a bidirectional one")
+
+
+def absent(name: str, value: object, reason: str) -> None:
+    """An argument that another one rules out."""
+    if value is not None:
+        raise ValueError(f"{name}: expected None {reason}, got {value!r}")
 
 
 def same_names(name: str, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:

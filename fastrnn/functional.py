@@ -7,25 +7,31 @@ inputs and output as they are when it is called: call it before they change.
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn import threads
 from fastrnn.kernels import embedding as embedding_kernels
 from fastrnn.kernels import loss as loss_kernels
-from fastrnn.kernels import matmul, sequence
-from fastrnn.kernels import recurrent as recurrent_kernels
-from fastrnn.kernels.cells import TRAITS
+from fastrnn.kernels import matmul
+from fastrnn.kernels import recurrent as kernels
+from fastrnn.kernels.cells import Projected, traits
 from fastrnn.kernels.pack import padded
 from fastrnn.kernels.target import lanes_of
 from fastrnn.memory import aligned_empty as empty
 from fastrnn.memory import scratch, zeros
+from fastrnn.ragged import Steps
 
 _NO_TOKENS = np.empty(0, np.int64)
 # Logits and their gradient, in one buffer of this size or 16 rows, whichever is more: rows enough to keep the
 # products busy, and a vocabulary of any size never fills memory.
 _LOGITS_BYTES = 1 << 25
 _LEAST_ROWS = 16
+
+# Their sums take longer in Python than the arithmetic of a small call in a kernel.
+_forward_work = lru_cache(kernels.recurrent_forward_work)
+_backward_work = lru_cache(kernels.recurrent_backward_work)
 
 
 def _product(a, b, c, *, c0=None, a_transposed=False, b_transposed=False):
@@ -41,75 +47,212 @@ def _product(a, b, c, *, c0=None, a_transposed=False, b_transposed=False):
     )
 
 
+class Weights(NamedTuple):
+    """The parameters of one recurrent layer in one direction, or their gradients; None where the layer has none."""
+
+    W_ih: np.ndarray  # (G*H, I)
+    W_hh: np.ndarray  # (G*H, P)
+    b_ih: np.ndarray | None = None  # (G*H,)
+    b_hh: np.ndarray | None = None  # (G*H,)
+    W_hr: np.ndarray | None = None  # (P, H)
+    peephole: np.ndarray | None = None  # (3, H)
+
+
 @lru_cache
-def _dense(T, B):
-    """The first row and the number of rows of each of T steps with B rows."""
-    return np.arange(T) * B, np.full(T, B)
+def _bounds(lengths, shards):
+    """The first sequence of each shard, and the end: contiguous shards of as equal work as they come."""
+    work = np.cumsum(lengths)
+    total = work[-1] if len(work) else 0
+    inner = [int(np.searchsorted(work, total * i / shards, side="right")) for i in range(1, shards)]
+    return np.array([0, *inner, len(work)])
+
+
+def _shards(lengths, shards):
+    B = len(lengths)
+    if shards == 1 or lengths[0] == lengths[-1]:
+        return _even_bounds(B, shards)
+    return _bounds(tuple(lengths.tolist()), shards)
+
+
+@lru_cache
+def _even_bounds(B, shards):
+    return np.array([B * i // shards for i in range(shards + 1)])
+
+
+@lru_cache
+def _traits(cell, peepholes, projected):
+    tag = cell(((),) * peepholes) if peepholes else cell()
+    return traits(Projected(tag) if projected else tag)
+
+
+def _tag(cell, weights):
+    """The cell's tag with the arrays that its arithmetic reads, and its traits."""
+    tag = cell() if weights.peephole is None else cell(tuple(weights.peephole))
+    tag = tag if weights.W_hr is None else Projected(tag)
+    return tag, _traits(cell, 0 if weights.peephole is None else len(weights.peephole), weights.W_hr is not None)
+
+
+def _message_weights(shape, weights, H):
+    """(P, H): the projection, or the rows of W_hh whose gates the message feeds; flat, and empty without a message."""
+    if weights.W_hr is not None:
+        return weights.W_hr.reshape(-1)
+    fed = shape.hidden * H if shape.stages == 2 else len(weights.W_hh)
+    return weights.W_hh[fed:].reshape(-1)
 
 
 def recurrent(
     cell: type,
     x: np.ndarray,
-    initial: np.ndarray,
-    W_ih: np.ndarray,
-    W_hh: np.ndarray,
-    bias: np.ndarray,
+    initial: tuple[np.ndarray, ...],
+    weights: Weights,
+    steps: Steps,
+    buffer: np.ndarray,
+    column: int = 0,
+    keep: bool = True,
     table: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, Callable[..., tuple[np.ndarray, np.ndarray]]]:
-    """One layer in one direction over all steps.
+) -> tuple[tuple[np.ndarray, ...], Callable[..., tuple[np.ndarray | None, tuple[np.ndarray, ...]]], Callable[[], dict]]:
+    """One layer in one direction over all rows.
 
     Parameters
     ----------
-    cell : tag type of fastrnn.kernels.cells with G gates and S states
-    x : (T, B, I), or tokens (T, B), int64, that stand for one-hot rows of size I
-    initial : (S, B, H); W_ih : (G*H, I); W_hh : (G*H, H); bias : (G*H,), the sum of both
+    cell : tag type of fastrnn.kernels.cells with G gates; projection and peepholes are chosen by `weights`
+    x : (N, I), or tokens (N,), int64, that stand for one-hot rows of size I
+    initial : h (B, P), then the cell's other states (B, H); P is H without a projection
+    weights : as arrays of one dtype
+    steps : the order of the rows
+    buffer : (N+2*B, W), out: row B+n, from `column` on, receives h_t of row n; the B rows before and behind are room
+        for the initial states
+    keep : whether the backward pass, or `activations`, will be called
     table : (V, E) with tokens only: rows of an embedding that take the place of the one-hot rows (I = E)
 
-    Returns y (T, B, H), final (S, B, H), and pullback(dy or None, d_final, dW_ih, dW_hh, d_bias, d_table=None) that
-    writes the weights' gradients and returns dx (None for tokens), d_initial (S, B, H).
+    Returns final (like initial), pullback(dy or None, d_final, grads, d_table=None) that reads dy (N, W) from `column`
+    on, fills the Weights grads, and returns dx (None for tokens) and d_initial; and activations(), which gives copies
+    (N, H) by name of what was kept.
 
-    All arrays C-contiguous and of one dtype. Cost: 2*T*B*G*H*(I+H) flop forward, twice that backward; tokens cost no
+    All arrays C-contiguous and of one dtype. Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no
     input product beyond the V rows of the table. Reference twin: fastrnn.reference.sequence.
     """
-    G, S, A = TRAITS[cell]
-    T, B = x.shape[:2]
-    H, I = W_hh.shape[1], W_ih.shape[1]
-    N, dtype, lanes = T * B, initial.dtype, lanes_of(initial.itemsize)
-    none = np.empty(0, dtype)
-    one_hot = x.dtype == np.int64
-    tokens, inputs = (x.reshape(-1), none) if one_hot else (_NO_TOKENS, x.reshape(-1))
+    W_ih, W_hh, b_ih, b_hh, W_hr, _ = weights
+    tag, shape = _tag(cell, weights)
+    G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
+    two_stages = shape.stages == 2
+    (B, P), I, H, N = initial[0].shape, W_ih.shape[1], len(W_hh) // G, len(x)
+    dtype, lanes = buffer.dtype, lanes_of(buffer.itemsize)
+    none, one_hot = np.empty(0, dtype), x.dtype == np.int64
+    own = buffer
+    if steps.order is not None:
+        x = x[steps.order] if one_hot else gather(x, steps.order)
+        own, column_of_own = empty((N + 2 * B, P), dtype), 0
+    else:
+        column_of_own = column
+    width = own.shape[1]
+    tokens, inputs = (x, none) if one_hot else (_NO_TOKENS, x.reshape(-1))
     rows, V = (none, 0) if table is None else (table.reshape(-1), len(table))
-    W_ih, W_hh = W_ih.reshape(-1), W_hh.reshape(-1)
-    plan = threads.for_sequence(T, B, G * H * H, dtype.itemsize)
-    first, count = _dense(T, B)
-    states = empty((T + 1, B, H), dtype)  # h_0 first, so that h_{t-1} of all steps is one stretch of rows
-    states[0] = initial[0]
-    y, final = states[1:], empty((S, B, H), dtype)
+    W_ih, W_hh, message = W_ih.reshape(-1), W_hh.reshape(-1), _message_weights(shape, weights, H)
+    plan = threads.for_sequence(len(steps.count), B, N, F * H * P, dtype.itemsize)
+    bounds = _shards(steps.lengths, plan.row_shards)
+    most_rows = int(np.diff(bounds).max()) if len(bounds) > 2 else B
+    own[steps.start : steps.start + B, column_of_own : column_of_own + P] = initial[0]
+    flat = own.reshape(-1)
+    y = flat[B * width + column_of_own :]
+    start = initial[0].reshape(-1) if S == 1 else np.concatenate([state.reshape(-1) for state in initial])
+    final = empty(start.size, dtype)
     full = padded(H, lanes)
-    history, kept = empty(N * (S - 1) * full, dtype), empty(N * A * full, dtype)
-    work = scratch(sequence.forward_work(B, I, H, V, G, S, plan.row_shards, plan.unit_shards, lanes), dtype)
-    sequence.sequence_forward(
-        plan.shards, inputs, tokens, rows, W_ih, W_hh, bias, cell(), initial.reshape(-1), first, count, y.reshape(-1),
-        H, final.reshape(-1), history, kept, B, I, H, plan.stretch, plan.row_shards, plan.unit_shards, work,
+    messages = empty(N * H if keep and two_stages else 0, dtype)
+    history = empty(N * (S - 1) * full if keep else 0, dtype)
+    kept = empty((N if keep else B if two_stages else 0) * A * full, dtype)
+    work = scratch(
+        _forward_work(B, I, H, P, V, G, F, C, S, two_stages, plan.row_shards, most_rows, plan.unit_shards, lanes),
+        dtype,
+    )
+    kernels.recurrent_forward(
+        plan.shards, inputs, tokens, rows, W_ih, W_hh, message, none if b_ih is None else b_ih,
+        none if b_hh is None else b_hh, tag, start, steps.first, steps.count, bounds, y, width, final, messages,
+        history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
     )  # fmt: skip
+    if own is not buffer:
+        gather(own[B : B + N], steps.order, out=buffer[B : B + N], out_column=column)
 
-    def pullback(dy, d_final, dW_ih, dW_hh, d_bias, d_table=None):
-        d_initial, dx = empty((S, B, H), dtype), none if one_hot else empty((T, B, I), dtype)
+    def pullback(dy, d_final, grads, d_table=None):
+        d_start, dx = empty(start.size, dtype), none if one_hot else empty((N, I), dtype)
         zero = zeros(max(I, H), dtype)
-        dy, dy_row = (zero, 0) if dy is None else (dy.reshape(-1), H)
+        if dy is None:
+            dy, dy_row = zero, 0
+        elif own is not buffer:
+            dy, dy_row = gather(dy, steps.order, column, P).reshape(-1), P
+        else:
+            dy, dy_row = dy.reshape(-1)[column:], dy.shape[1]
+        if isinstance(steps.previous, slice):
+            h, h_row = flat[steps.previous.start * width + column_of_own :], width
+        else:
+            h, h_row = gather(own, steps.previous, column_of_own, P).reshape(-1), P
+        d_end = d_final[0].reshape(-1) if S == 1 else np.concatenate([d.reshape(-1) for d in d_final])
+        dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = (none if d is None else d.reshape(-1) for d in grads)
+        d_message = d_W_hr if W_hr is not None else dW_hh[F * H * P :]
         parts = max(plan.shards, threads.for_work(4 * N * G * H * H))
         work = scratch(
-            recurrent_kernels.recurrent_backward_work(N, B, I, H, (V or I) if one_hot else 0, G, S, lanes, parts), dtype
+            _backward_work(
+                N, B, I, H, P, (V or I) if one_hot else 0, C, G, F, S, two_stages, shape.weights, lanes, parts
+            ),
+            dtype,
         )
-        recurrent_kernels.recurrent_backward(
-            parts, y.reshape(-1), states[:-1].reshape(-1), inputs, tokens, rows, W_ih, W_hh, cell(),
-            initial.reshape(-1), first, count, history, kept, dy, dy_row, d_final.reshape(-1), d_initial.reshape(-1),
-            dx.reshape(-1), none if d_table is None else d_table.reshape(-1), dW_ih.reshape(-1), dW_hh.reshape(-1),
-            d_bias, zero, B, I, H, plan.stretch, plan.row_shards, plan.unit_shards, work, parts,
+        kernels.recurrent_backward(
+            parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, steps.first, steps.count,
+            bounds, messages, history, kept, dy, dy_row, d_end, d_start, dx.reshape(-1),
+            none if d_table is None else d_table.reshape(-1), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
+            N, B, I, H, P, plan.unit_shards, work, parts,
         )  # fmt: skip
-        return None if one_hot else dx, d_initial
+        if own is not buffer and not one_hot:
+            dx = gather(dx, steps.order)
+        return None if one_hot else dx, _states(d_start, S, B, P, H)
 
-    return y, final, pullback
+    def activations():
+        vectors = kept.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
+        found = {name: v for name, v in zip(shape.saved, vectors, strict=True) if name in shape.gates}
+        found |= dict(zip(shape.states[1:], history.reshape(N, S - 1, full).transpose(1, 0, 2), strict=True))
+        order = slice(None) if steps.order is None else steps.order
+        return {name: np.ascontiguousarray(v[order, :H]) for name, v in found.items()}
+
+    return _states(final, S, B, P, H), pullback, activations
+
+
+def _states(flat, S, B, P, H):
+    """h (B, P) and the S-1 other states (B, H) of a flat array."""
+    return (flat[: B * P].reshape(B, P), *flat[B * P :].reshape(S - 1, B, H))
+
+
+def stepper(
+    cell: type, weights: Weights, B: int
+) -> tuple[Callable[..., None], tuple[Any, ...], tuple[np.ndarray, ...], Callable[[], None]]:
+    """Single steps of a layer whose weights are packed once.
+
+    Returns step and its last arguments: step(x, y, *arguments) reads x (B*I,) and writes y (B*P,), both C-contiguous
+    and of the weights' dtype, which it doesn't look at; the state, h (B, P) and others (B, H), that a step reads and
+    writes, 0 at first; and pack(), to be called first, and when the weights have changed.
+
+    Cost: 2*B*G*H*(I+P) flop a step, in this thread. Reference twin: fastrnn.reference.cells.cell_forward.
+    """
+    own = weights if weights.peephole is None else weights._replace(peephole=weights.peephole.copy())
+    tag, shape = _tag(cell, own)
+    G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
+    I, P, H, dtype = weights.W_ih.shape[1], weights.W_hh.shape[1], len(weights.W_hh) // G, weights.W_hh.dtype
+    sizes = kernels.step_sizes(B, I, H, P, G, F, C, S, A, shape.stages == 2, lanes_of(dtype.itemsize))
+    arena = empty(sum(sizes), dtype)
+    ih, hh, message, bias, state, _, _ = np.split(arena, np.cumsum(sizes)[:-1])
+    state[:] = 0
+    none, arguments = np.empty(0, dtype), (arena, np.array([0, B, I, H, P]), tag)
+
+    def pack():
+        if own.peephole is not None:
+            own.peephole[:] = weights.peephole
+        kernels.pack_layer(
+            1, weights.W_ih.reshape(-1), weights.W_hh.reshape(-1), _message_weights(shape, weights, H),
+            none if weights.b_ih is None else weights.b_ih, none if weights.b_hh is None else weights.b_hh, none, tag,
+            I, H, P, ih, hh, message, bias, none, none, 1,
+        )  # fmt: skip
+
+    step = kernels.step.resolved(empty(B * I, dtype), empty(B * P, dtype), *arguments)
+    return step, arguments, _states(state, S, B, P, H), pack
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
@@ -132,19 +275,38 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
     return y, pullback
 
 
+def gather(
+    source: np.ndarray,
+    index: np.ndarray,
+    column: int = 0,
+    width: int | None = None,
+    out: np.ndarray | None = None,
+    out_column: int = 0,
+) -> np.ndarray:
+    """Rows (n, D) of source (V, W) by index (n,), int64, and rows of 0 where it is negative.
+
+    D = width columns are read from `column` on, all by default, and written to `out` from `out_column` on, or returned.
+    Cost: n*D elements copied. Reference twin: fastrnn.reference.embedding.gather.
+    """
+    D = source.shape[1] if width is None else width
+    out = empty((len(index), D), source.dtype) if out is None else out
+    parts = threads.for_bytes(2 * len(index) * D * source.itemsize)
+    flat, target = source.reshape(-1)[column:], out.reshape(-1)[out_column:]
+    embedding_kernels.gather(parts, flat, source.shape[1], index, D, target, out.shape[1], parts)
+    return out
+
+
 def embedding(tokens: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Callable[..., None]]:
     """Rows (N, D) of weight (V, D) by tokens (N,), int64; pullback(dy, d_weight) writes d_weight.
 
     Cost: N*D elements copied. Reference twin: fastrnn.reference.embedding.
     """
-    D = weight.shape[1]
-    y = empty((len(tokens), D), weight.dtype)
-    parts = threads.for_bytes(2 * y.nbytes)
-    embedding_kernels.gather(parts, weight.reshape(-1), tokens, D, y.reshape(-1), parts)
+    y = gather(weight, tokens)
 
     def pullback(dy, d_weight):
+        parts = threads.for_bytes(2 * dy.nbytes)
         d_weight[...] = 0
-        embedding_kernels.scatter_add(parts, dy.reshape(-1), tokens, D, d_weight.reshape(-1), parts)
+        embedding_kernels.scatter_add(parts, dy.reshape(-1), tokens, weight.shape[1], d_weight.reshape(-1), parts)
 
     return y, pullback
 

@@ -58,7 +58,6 @@ class Plan(NamedTuple):
 
     row_shards: int
     unit_shards: int
-    stretch: int
 
     @property
     def shards(self) -> int:
@@ -66,22 +65,22 @@ class Plan(NamedTuple):
         return self.row_shards * self.unit_shards
 
 
-def for_sequence(T: int, B: int, weights: int, itemsize: int) -> Plan:
-    """The cheapest of: one thread, shards of the batch, shards of the units; `weights` elements are read each step."""
-    return _plan(T, B, weights, itemsize, _threads)
+def for_sequence(T: int, B: int, N: int, weights: int, itemsize: int) -> Plan:
+    """The cheapest of: one thread, shards of the batch, shards of the units; N rows in T steps of B sequences or fewer,
+    and `weights` elements are read each step."""
+    return _plan(T, B, -(-N // max(T, 1)), weights, itemsize, _threads)
 
 
 @lru_cache
-def _plan(T, B, weights, itemsize, n):
+def _plan(T, B, rows, weights, itemsize, n):
     def step(rows, elements):
         rate = _L2_RATE if elements * itemsize <= _L2_BYTES else _L3_RATE
         return max(2 * rows * elements * itemsize / 4 / _FLOPS, elements * itemsize / rate)
 
-    costs = {(1, 1): T * step(B, weights)}
+    costs = {(1, 1): T * step(rows, weights)}
     if n > 1 and B > 1:
-        rows = min(n, B)
-        costs[rows, 1] = T * step(-(-B // rows), weights) + _REGION
+        shards = min(n, B)
+        costs[shards, 1] = T * step(-(-rows // shards), weights) + _REGION
     if n > 1:
-        costs[1, n] = T * (step(B, weights / n) + _REGION)
-    row_shards, unit_shards = min(costs, key=costs.get)
-    return Plan(row_shards, unit_shards, max(T, 1) if unit_shards == 1 else 1)
+        costs[1, n] = T * (step(rows, weights / n) + _REGION)
+    return Plan(*min(costs, key=costs.get))

@@ -4,25 +4,27 @@
 return named arrays, gradients included. `check` compares the two.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numerics import Arrays, assert_close, relative_error, rounding_budget
 
-from fastrnn import functional, optim, threads
-from fastrnn.kernels import matmul, sequence
-from fastrnn.kernels.cells import TRAITS, elman
+from fastrnn import functional, optim, ragged
+from fastrnn.functional import Weights
+from fastrnn.kernels import matmul
+from fastrnn.kernels.cells import TRAITS, Traits, elman, gru, lstm
 from fastrnn.kernels.target import lanes_of
 from fastrnn.parameters import Parameters
 from fastrnn.reference import embedding, loss, update
 from fastrnn.reference import matmul as reference_matmul
 from fastrnn.reference import sequence as reference_sequence
 from fastrnn.reference.cells import elman as reference_elman
+from fastrnn.reference.cells import gru as reference_gru
+from fastrnn.reference.cells import lstm as reference_lstm
 
 DTYPES = ("float32", "float64")
-SERIAL = threads.Plan(1, 1, 1)
 TOLERANCE = 1e-13  # of float64, whose reference is float64 too
 
 
@@ -51,18 +53,21 @@ def wide(inputs: Arrays) -> dict[str, np.ndarray]:
     return {name: value if value.dtype.kind in "iu" else value.astype(np.float64) for name, value in inputs.items()}
 
 
-def check(case: Case, sizes: tuple[int, ...], dtype: str, seed: int = 0) -> dict[str, float]:
-    """The compiled operation against its reference; returns each output's error, as a part of what it may be."""
-    inputs = case.draw(sizes, dtype, seed)
+def check(case: Case, sizes: tuple[int, ...], dtype: str, seed: int = 0, **options: Any) -> dict[str, float]:
+    """The compiled operation against its reference; returns each output's error, as a part of what it may be.
+
+    options: arguments of both that are not drawn.
+    """
+    inputs, reference = case.draw(sizes, dtype, seed), partial(case.reference, **options)
     before = {name: value.copy() for name, value in inputs.items()}
-    got = case.compiled(**inputs)
+    got = case.compiled(**inputs, **options)
     for name, value in inputs.items():
         np.testing.assert_array_equal(value, before[name], err_msg=f"{name} was written to")
-    expected = case.reference(**wide(inputs))
+    expected = reference(**wide(inputs))
     if dtype == "float64":
         budget = dict.fromkeys(expected, TOLERANCE)
     else:
-        budget = rounding_budget(case.reference, wide(inputs), np.dtype(dtype), seed=seed)
+        budget = rounding_budget(reference, wide(inputs), np.dtype(dtype), seed=seed)
     assert got.keys() == expected.keys()
     for name in got:
         assert np.ndim(got[name]) == 0 or got[name].dtype == dtype, name
@@ -76,91 +81,113 @@ def fused() -> bool:
     return functional.linear(a, b, c0)[0][0, 0] != 0
 
 
-def elman_cell(case: str) -> tuple[type, type]:
-    """The tags, compiled and reference, of a case's name."""
-    name = "ElmanRelu" if "relu" in case else "ElmanTanh"
-    return getattr(elman, name), getattr(reference_elman, name)
+class Cell(NamedTuple):
+    """A recurrent cell: its tag, its reference, and the weights that not every cell has."""
+
+    tag: type
+    reference: type
+    projected: bool = False
+    peepholes: bool = False
+
+    @property
+    def traits(self) -> Traits:
+        """The shape of the cell."""
+        return TRAITS[self.tag]
+
+    def outputs(self, H: int) -> int:
+        """P, the width of h: with a projection no multiple of a vector where H is one."""
+        return -(-2 * H // 3) if self.projected else H
 
 
-def _recurrent_shapes(source, T, B, I, H, V=0):
+def _recurrent_shapes(cell, source, T, B, I, H, V=0):
+    G, P = len(cell.traits.gates), cell.outputs(H)
     inputs = {
         "x": {"x": (T, B, I)},
         "tokens": {"x": ((T, B), I)},
         "table": {"x": ((T, B), V), "w_table": (V, I)},
     }[source]
-    weights = {"W_ih": (H, I), "W_hh": (H, H), "bias": (H,)}
-    return inputs | {"initial": (1, B, H)} | weights | {"dy": (T, B, H), "d_final": (1, B, H)}
+    states = {"h": (B, P)} | ({"c": (B, H)} if len(cell.traits.states) == 2 else {})
+    weights = {"W_ih": (G * H, I), "W_hh": (G * H, P), "b_ih": (G * H,), "b_hh": (G * H,)}
+    weights |= {"W_hr": (P, H)} if cell.projected else {}
+    weights |= {"peephole": (3, H)} if cell.peepholes else {}
+    return inputs | states | weights | {"dy": (T, B, P)} | {f"d_{name}": shape for name, shape in states.items()}
 
 
-def recurrent(tag, x, initial, W_ih, W_hh, bias, dy, d_final, w_table=None):
-    """functional.recurrent and its pullback."""
-    y, final, pullback = functional.recurrent(tag, x, initial, W_ih, W_hh, bias, w_table)
-    gradients = {f"d_{n}": np.full_like(w, np.nan) for n, w in {"W_ih": W_ih, "W_hh": W_hh, "bias": bias}.items()}
-    if w_table is not None:
-        gradients["d_table"] = np.full_like(w_table, np.nan)
-    dx, d_initial = pullback(dy, d_final, *gradients.values())
-    if dx is not None:
-        gradients["dx"] = dx
-    return {"y": y, "final": final, "d_initial": d_initial, **gradients}
+def take(inputs: dict[str, Any], form: str, *names: str) -> tuple[Any, ...]:
+    """The inputs that are called so, put into the form, out of `inputs`; those that are not there are left out."""
+    return tuple(inputs.pop(form.format(name)) for name in names if form.format(name) in inputs)
 
 
-def reference_recurrent(Cell, x, initial, W_ih, W_hh, bias, dy, d_final, w_table=None, lengths=None):
-    """The same from the reference, with tokens as one-hot rows; a sequence may end early."""
+def steps_of(
+    T: int, B: int, lengths: Sequence[int] | None = None, reverse: bool = False
+) -> tuple[ragged.Steps, np.ndarray]:
+    """The steps of B sequences, and where (T, B) they have rows."""
+    if lengths is None:
+        return ragged.dense(T, B, reverse), np.full((T, B), True)
+    lengths = np.asarray(lengths, np.int64)
+    return ragged.ragged(lengths, reverse), np.arange(T)[:, None] < lengths
+
+
+def recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, **arrays):
+    """functional.recurrent, its pullback and activations, by name, with zeros beyond the lengths (B,), which descend.
+
+    x (T, B, I), or tokens (T, B); dy (T, B, P), or None.
+    """
+    (T, B), dtype = x.shape[:2], arrays["W_hh"].dtype
+    initial, d_final = (take(arrays, form, *cell.traits.states) for form in ("{}", "d_{}"))
+    weights, steps, present = Weights(**arrays), *steps_of(T, B, lengths, reverse)
+    N, P = np.count_nonzero(present), initial[0].shape[1]
+    buffer = np.full((N + 2 * B, P), np.nan, dtype)
+    final, pullback, activations = functional.recurrent(
+        cell.tag, x[present], initial, weights, steps, buffer, table=w_table
+    )
+    gradients = Weights(*(w if w is None else np.full_like(w, np.nan) for w in weights))
+    d_table = None if w_table is None else np.full_like(w_table, np.nan)
+    dx, d_initial = pullback(None if dy is None else dy[present], d_final, gradients, d_table)
+    result = {}
+    kept = {f"kept {name}": rows for name, rows in activations().items()}
+    for name, rows in {"y": buffer[B : B + N], "dx": dx, **kept}.items():
+        if rows is not None:
+            result[name] = np.zeros((T, B, rows.shape[1]), rows.dtype)
+            result[name][present] = rows
+    return result | _named(cell, final, d_initial, gradients, d_table)
+
+
+def _named(cell, final, d_initial, gradients, d_table):
+    """What has no rows, by name."""
+    result = {f"final {name}": state for name, state in zip(cell.traits.states, final, strict=True)}
+    result |= {f"d_{name}": state for name, state in zip(cell.traits.states, d_initial, strict=True)}
+    result |= {f"d_{name}": gradient for name, gradient in gradients._asdict().items() if gradient is not None}
+    return result if d_table is None else result | {"d_table": d_table}
+
+
+def reference_recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, **arrays):
+    """The same from the reference, with tokens as one-hot rows."""
     tokens = x if x.dtype.kind == "i" else None
     if tokens is not None:
-        x = (np.eye(W_ih.shape[1]) if w_table is None else w_table)[tokens]
-    cell = Cell(W_ih, W_hh, bias, np.zeros_like(bias))
-    y, final, steps = reference_sequence.sequence_forward(cell, x, tuple(initial), lengths)
-    dx, d_initial, d_cell = reference_sequence.sequence_backward(cell, x, steps, dy, tuple(d_final))
-    result = {"y": y, "final": np.stack(final), "d_initial": np.stack(d_initial)}
-    result |= {"d_W_ih": d_cell.W_ih, "d_W_hh": d_cell.W_hh, "d_bias": d_cell.b_ih}
-    if w_table is not None:
-        result["d_table"] = embedding.scatter_add(tokens, dx, len(w_table))
-    return result if tokens is not None else result | {"dx": dx}
+        x = (np.eye(arrays["W_ih"].shape[1]) if w_table is None else w_table)[tokens]
+    initial, d_final = (take(arrays, form, *cell.traits.states) for form in ("{}", "d_{}"))
+    weights = cell.reference(**arrays)
+    lengths = None if lengths is None else np.asarray(lengths, np.int64)
+    y, final, steps = reference_sequence.sequence_forward(weights, x, initial, lengths, reverse)
+    dx, d_initial, gradients = reference_sequence.sequence_backward(weights, x, steps, dy, d_final)
+    d_table = None if w_table is None else embedding.scatter_add(tokens, dx, len(w_table))
+    result = {"y": y} | ({"dx": dx} if tokens is None else {})
+    kept = [f"kept {name}" for name in (*cell.traits.saved, *cell.traits.states[1:]) if len(name) == 1]
+    result |= {name: np.zeros((*x.shape[:2], len(arrays["W_hh"]) // len(cell.traits.gates))) for name in kept}
+    for step in steps:
+        for name, rows in zip(kept, (*step.saved, *step.state[1:]), strict=True):
+            result[name][step.t, step.rows] = rows
+    return result | _named(cell, final, d_initial, gradients, d_table)
 
 
-def _recurrent_case(name, source):
-    tag, Cell = elman_cell(name)
+def _recurrent_case(cell, source):
     return Case(
         "T, B, I, H" + ", V" * (source == "table"),
-        partial(_recurrent_shapes, source),
-        partial(recurrent, tag),
-        partial(reference_recurrent, Cell),
+        partial(_recurrent_shapes, cell, source),
+        partial(recurrent, cell),
+        partial(reference_recurrent, cell),
     )
-
-
-def ragged(tag, x, initial, W_ih, W_hh, bias, dy, d_final, count, plan=SERIAL):
-    """The kernels of the time loop on sequences that end early, without the products that follow.
-
-    x (T, B, I) and dy (T, B, H) are dense; step t has the rows 0..count[t]-1. Returns y and dz, 0 where there is no
-    row, final and d_initial.
-    """
-    (T, B, I), H, dtype = x.shape, W_hh.shape[1], x.dtype
-    lanes, (G, S, A) = lanes_of(x.itemsize), TRAITS[tag]
-    count = np.asarray(count, np.int64)
-    present = np.arange(B) < count[:, None]
-    first, N = np.cumsum(count) - count, int(count.sum())
-
-    def empty(*shape):
-        return np.full(shape, np.nan, dtype)
-
-    full = -(-H // lanes) * lanes
-    y, final, d_initial, dz = empty(N, H), empty(S, B, H), empty(S, B, H), empty(N, G * H)
-    history, kept, none = empty(N * (S - 1) * full), empty(N * A * full), empty(0)
-    W_hh, initial, cut = W_hh.reshape(-1), initial.reshape(-1), (plan.stretch, plan.row_shards, plan.unit_shards)
-    sequence.sequence_forward(
-        plan.shards, x[present].reshape(-1), np.empty(0, np.int64), none, W_ih.reshape(-1), W_hh, bias, tag(), initial,
-        first, count, y.reshape(-1), H, final.reshape(-1), history, kept, B, I, H, *cut,
-        empty(sequence.forward_work(B, I, H, 0, G, S, plan.row_shards, plan.unit_shards, lanes)),
-    )  # fmt: skip
-    sequence.sequence_backward(
-        plan.shards, y.reshape(-1), H, W_hh, tag(), initial, first, count, history, kept, dy[present].reshape(-1), H,
-        d_final.reshape(-1), d_initial.reshape(-1), dz.reshape(-1), B, H, *cut,
-        empty(sequence.backward_work(B, H, G, S, lanes)),
-    )  # fmt: skip
-    result = {"y": np.zeros((T, B, H), dtype), "dz": np.zeros((T, B, G * H), dtype)}
-    result["y"][present], result["dz"][present] = y, dz
-    return result | {"final": final, "d_initial": d_initial}
 
 
 def product(a, b, c0, parts=1, c=None):
@@ -260,10 +287,22 @@ def _update_case(Optimizer, function, **options):
     )
 
 
+CELLS = {
+    "tanh": Cell(elman.ElmanTanh, reference_elman.ElmanTanh),
+    "relu": Cell(elman.ElmanRelu, reference_elman.ElmanRelu),
+    "lstm": Cell(lstm.LSTM, reference_lstm.LSTM),
+    "lstm-projection": Cell(lstm.LSTM, reference_lstm.LSTM, projected=True),
+    "lstm-peepholes": Cell(lstm.LSTM, reference_lstm.LSTM, peepholes=True),
+    "lstm-both": Cell(lstm.LSTM, reference_lstm.LSTM, projected=True, peepholes=True),
+    "gru": Cell(gru.GRU, reference_gru.GRU),
+    "gru-before": Cell(gru.GRUResetBefore, reference_gru.GRUResetBefore),
+}
+
+# Tokens look up the inputs' part, which no cell has a say in but for its biases and its gradients' columns.
+SOURCES = {"x": tuple(CELLS), "tokens": ("tanh", "gru", "lstm-both"), "table": ("tanh", "gru", "gru-before")}
+
 RECURRENT = {
-    f"recurrent {cell} {source}": _recurrent_case(cell, source)
-    for cell in ("tanh", "relu")
-    for source in ("x", "tokens", "table")
+    f"recurrent {cell} {source}": _recurrent_case(CELLS[cell], source) for source in SOURCES for cell in SOURCES[source]
 }
 
 LINEAR = Case(

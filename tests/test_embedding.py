@@ -29,6 +29,22 @@ def test_bits_are_those_of_adding_in_order(size, count, dtype, monkeypatch):
     np.testing.assert_array_equal(got["d_weight"], expected)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_rows_between_columns(count, dtype, monkeypatch):
+    """A part of the columns goes to a part of the columns; a negative index gives 0; the rest is left as it was."""
+    monkeypatch.setattr(threads, "for_bytes", lambda size: count)
+    source = np.arange(5 * 40, dtype=dtype).reshape(5, 40)
+    index = np.array([4, -1, 0, 0, -1, 3, 2])
+    for column, width, out_column in ((0, 40, 0), (3, 17, 5), (23, 17, 0), (39, 1, 22), (7, 16, 7)):
+        out = np.full((7, 23 if width < 40 else 40), 7.5, dtype)
+        expected = out.copy()
+        expected[:, out_column : out_column + width] = reference.gather(source[:, column : column + width], index)
+        functional.gather(source, index, column, width, out, out_column)
+        np.testing.assert_array_equal(out, expected)
+        alone = functional.gather(source, index, column, width)
+        np.testing.assert_array_equal(alone, expected[:, out_column : out_column + width])
+
+
 def test_memory_beyond_the_rows_is_not_touched(dtype, fenced):
     for D in (1, 15, 17):
         weight, dy = fenced(3 * D, dtype).reshape(3, D), fenced(4 * D, dtype).reshape(4, D)

@@ -4,13 +4,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cases import DTYPES, LINEAR_CROSS_ENTROPY, RECURRENT, elman_cell, recurrent
+from cases import CELLS, DTYPES, LINEAR_CROSS_ENTROPY, RECURRENT, SOURCES, recurrent, steps_of, take
 from numerics import assert_close, relative_error
-from oracles import assert_same
 
 from fastrnn import functional
+from fastrnn.functional import Weights
 
 T, B, I, H, V = 7, 5, 9, 19, 11
+OPTIONS = [{}, {"lengths": (7, 7, 4, 2, 0), "reverse": True}]
 
 
 def draw(name, dtype="float32", **changes):
@@ -25,30 +26,46 @@ def linear_cross_entropy(x, weight, bias, targets):
     return {"loss": np.float64(loss), "dx": dx, "d_weight": d_weight, "d_bias": d_bias}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cell", ["tanh", "relu"])
-def test_tokens_stand_for_one_hot_rows(cell, dtype):
-    inputs, (tag, _) = draw(f"recurrent {cell} tokens", dtype), elman_cell(cell)
-    got = recurrent(tag, **inputs)
-    expected = recurrent(tag, **inputs | {"x": np.eye(I, dtype=dtype)[inputs["x"]]})
-    for name in ("y", "final", "d_initial", "d_W_hh", "d_bias"):
+def assert_same_but(got, expected, *others):
+    """The same bits of all that `got` names, but for the others."""
+    for name in got.keys() - set(others):
         np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", SOURCES["tokens"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["dense", "ragged"])
+def test_tokens_stand_for_one_hot_rows(cell, options, dtype):
+    inputs = draw(f"recurrent {cell} tokens", dtype) | options
+    got = recurrent(CELLS[cell], **inputs)
+    expected = recurrent(CELLS[cell], **inputs | {"x": np.eye(I, dtype=dtype)[inputs["x"]]})
+    assert_same_but(got, expected, "d_W_ih")
     assert relative_error(got["d_W_ih"], expected["d_W_ih"]) < 4 * np.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cell", ["tanh", "relu"])
-def test_tokens_with_a_table_stand_for_its_rows(cell, dtype):
-    inputs, (tag, _) = draw(f"recurrent {cell} table", dtype), elman_cell(cell)
-    got = recurrent(tag, **inputs)
+@pytest.mark.parametrize("cell", SOURCES["table"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["dense", "ragged"])
+def test_tokens_with_a_table_stand_for_its_rows(cell, options, dtype):
+    inputs = draw(f"recurrent {cell} table", dtype) | options
+    got = recurrent(CELLS[cell], **inputs)
     table = inputs.pop("w_table")
-    expected = recurrent(tag, **inputs | {"x": table[inputs["x"]]})
-    for name in ("y", "final", "d_initial", "d_W_hh", "d_bias"):
-        np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
+    expected = recurrent(CELLS[cell], **inputs | {"x": table[inputs["x"]]})
+    assert_same_but(got, expected, "d_W_ih", "d_table")
     d_table = np.zeros_like(table)
     np.add.at(d_table, inputs["x"], expected["dx"])
     for name, value in {"d_W_ih": expected["d_W_ih"], "d_table": d_table}.items():
         assert relative_error(got[name], value) < 32 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_biases_are_zeros(cell, dtype):
+    inputs = draw(f"recurrent {cell} x", dtype)
+    for name in ("b_ih", "b_hh"):
+        inputs[name][:] = 0
+    expected = recurrent(CELLS[cell], **inputs)
+    assert_same_but(recurrent(CELLS[cell], **inputs | {"b_ih": None, "b_hh": None}), expected)
 
 
 @pytest.mark.parametrize("name", RECURRENT)
@@ -56,32 +73,45 @@ def test_rows_of_tokens_that_never_occur_get_no_gradient(name):
     inputs = draw(name)
     if inputs["x"].dtype.kind == "f":
         inputs["x"][..., 3] = 0
-        got = recurrent(elman_cell(name)[0], **inputs)["d_W_ih"][:, 3]
+        got = RECURRENT[name].compiled(**inputs)["d_W_ih"][:, 3]
     else:
         inputs["x"][inputs["x"] == 3] = 4
-        result = recurrent(elman_cell(name)[0], **inputs)
+        result = RECURRENT[name].compiled(**inputs)
         got = result["d_table"][3] if "w_table" in inputs else result["d_W_ih"][:, 3]
     assert not got.any()
 
 
 @pytest.mark.real_memory
-@pytest.mark.parametrize("name", RECURRENT)
-def test_recurrent_pullbacks_may_be_repeated_and_interleaved(name):
-    tag = elman_cell(name)[0]
-    draws = [draw(name), draw(name, x=draw(name)["x"][::-1].copy())]
-    calls = []
-    for inputs in draws:
-        given = dict(inputs)
-        dy, d_final, table = given.pop("dy"), given.pop("d_final"), given.pop("w_table", None)
-        y, final, pullback = functional.recurrent(tag, table=table, **given)
-        calls.append((y, final, pullback, dy, d_final, inputs))
-    for y, final, pullback, dy, d_final, inputs in [*calls, *calls]:
-        outs = {f"d_{n}": np.full_like(inputs[n], np.nan) for n in ("W_ih", "W_hh", "bias", "w_table") if n in inputs}
-        dx, d_initial = pullback(dy, d_final, *outs.values())
-        got = {"y": y, "final": final, "d_initial": d_initial, **outs} | ({} if dx is None else {"dx": dx})
-        if "d_w_table" in got:
-            got["d_table"] = got.pop("d_w_table")
-        assert_same(got, recurrent(tag, **inputs))
+@pytest.mark.parametrize("options", OPTIONS, ids=["dense", "ragged"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrent_pullbacks_may_be_repeated_and_interleaved(cell, options):
+    own, calls = CELLS[cell], []
+    for seed in range(2):
+        inputs = RECURRENT[f"recurrent {cell} x"].draw((T, B, I, H), "float32", seed)
+        arrays = dict(inputs)
+        x, dy = arrays.pop("x"), arrays.pop("dy")
+        initial, d_final = (take(arrays, form, *own.traits.states) for form in ("{}", "d_{}"))
+        weights, steps, present = Weights(**arrays), *steps_of(T, B, **options)
+        N = np.count_nonzero(present)
+        buffer = np.empty((N + 2 * B, initial[0].shape[1]), "float32")
+        calls.append(
+            (
+                functional.recurrent(own.tag, x[present], initial, weights, steps, buffer)[1],
+                dy[present],
+                d_final,
+                weights,
+                own.traits.states,
+                recurrent(own, **inputs, **options),
+                present,
+            )
+        )
+    for pullback, dy, d_final, weights, states, expected, present in [*calls, *calls]:
+        gradients = Weights(*(None if w is None else np.full_like(w, np.nan) for w in weights))
+        dx, d_initial = pullback(dy, d_final, gradients)
+        got = {f"d_{name}": gradient for name, gradient in gradients._asdict().items() if gradient is not None}
+        got |= {f"d_{state}": d for state, d in zip(states, d_initial, strict=True)}
+        assert_same_but(got, expected)
+        np.testing.assert_array_equal(dx, expected["dx"][present])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

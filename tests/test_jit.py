@@ -34,7 +34,7 @@ from fastrnn import threads
 rnn = fastrnn.RNN(19, 37, dtype="float32", seed=0)
 
 def share(count):
-    threads.for_sequence = lambda T, *rest: threads.Plan(count, 1, max(T, 1))
+    threads.for_sequence = lambda *work: threads.Plan(count, 1)
     threads.for_work = threads.for_bytes = lambda amount: count
 
 def results(seed):

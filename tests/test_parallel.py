@@ -65,7 +65,7 @@ def test_no_bit_depends_on_the_number_of_parts(name, dtype, monkeypatch):
     for parts in (1, 2, 3, 5):
         monkeypatch.setattr(threads, "for_work", lambda flops, parts=parts: parts)
         monkeypatch.setattr(threads, "for_bytes", lambda count, parts=parts: parts)
-        monkeypatch.setattr(threads, "for_sequence", lambda T, *rest, parts=parts: threads.Plan(parts, 1, max(T, 1)))
+        monkeypatch.setattr(threads, "for_sequence", lambda *work, parts=parts: threads.Plan(parts, 1))
         results.append(case.compiled(**inputs))
     for result in results[1:]:
         for key, value in results[0].items():

@@ -20,6 +20,7 @@ from fastrnn.kernels.simd import (
     load_else,
     load_first,
     load_many,
+    load_many_first,
     pointer,
     prefetch,
     prefetch_write,
@@ -94,7 +95,7 @@ def integer_arithmetic(a, b, out):
 
 @Kernel
 def move(source, source_byte, target, target_byte, n, other, way):
-    """Copy a vector, whole (way 0) or its first n lanes (1, and 2 with the others read as `other`)."""
+    """Copy a vector, whole (way 0) or its first n lanes (1, and 2 with the others read as `other`), and two (4, 5)."""
     p, q = at_byte(pointer(source), source_byte), at_byte(pointer(target), target_byte)
     if way == 0:
         store(q, load(p))
@@ -104,8 +105,10 @@ def move(source, source_byte, target, target_byte, n, other, way):
         store(q, load_else(p, n, other))
     elif way == 3:
         store(q, load_first(p, n))
-    else:
+    elif way == 4:
         store_many_first(q, n, load_many(p, n, 2), n)
+    else:
+        store_many(q, lanes(q), load_many_first(p, n, 2, n))
 
 
 @Kernel
@@ -203,9 +206,9 @@ def test_integer_arithmetic(dtype):
         np.testing.assert_array_equal(out, expected)
 
 
-@pytest.mark.parametrize("way", range(5))
+@pytest.mark.parametrize("way", range(6))
 def test_moves_at_every_byte_offset(dtype, way):
-    """Two vectors of room, canaries around; way 4 moves two vectors that lie n elements apart, the second last."""
+    """Two vectors of room, canaries around; 4 and 5 move two vectors, n elements apart, and 5 writes them whole."""
     size = np.dtype(dtype).itemsize
     width = lanes_of(size)
     data = np.random.default_rng(way).standard_normal(4 * width).astype(dtype).view(np.uint8)
@@ -220,10 +223,11 @@ def test_moves_at_every_byte_offset(dtype, way):
             if way >= 2:
                 values[count * size :] = np.full(width - count, -2.5 if way == 2 else 0, dtype).view(np.uint8)
             expected = canary.copy()
-            if way == 4:
-                for row in (0, n):
-                    start = row * size
-                    moved = data[source_byte + start :][: count * size]
+            if way >= 4:
+                for row in range(2):
+                    start = row * (n if way == 4 else width) * size
+                    moved = data[source_byte + row * n * size :][: count * size]
+                    expected[target_byte + start :][: width * size * (way == 5)] = 0
                     expected[target_byte + start :][: count * size] = moved
             else:
                 written = count if way == 1 else width
@@ -231,16 +235,16 @@ def test_moves_at_every_byte_offset(dtype, way):
             np.testing.assert_array_equal(target, expected)
 
 
-@pytest.mark.parametrize("way", [1, 2, 3])
+@pytest.mark.parametrize("way", [1, 2, 3, 5])
 def test_lanes_beyond_the_count_are_not_touched(dtype, way, fenced):
-    width = lanes_of(np.dtype(dtype).itemsize)
+    width, count = lanes_of(np.dtype(dtype).itemsize), 2 if way == 5 else 1
     for n in range(width + 1):
-        source = fenced(n, dtype)
-        source[:] = np.arange(n)
-        target = fenced(n if way == 1 else width, dtype)
-        move(1, source, 0, target, 0, n, 9.0, way)
-        np.testing.assert_array_equal(target[:n], np.arange(n))
-        np.testing.assert_array_equal(target[n:], 9 if way == 2 else 0)
+        source = fenced(count * n, dtype)
+        source[:] = np.arange(source.size)
+        target = fenced(n if way == 1 else count * width, dtype).reshape(count, -1)
+        move(1, source, 0, target.reshape(-1), 0, n, 9.0, way)
+        np.testing.assert_array_equal(target[:, :n], source.reshape(count, n))
+        np.testing.assert_array_equal(target[:, n:], 9 if way == 2 else 0)
 
 
 @pytest.mark.parametrize("count", [1 << 31, 1 << 32, (1 << 40) + 1])

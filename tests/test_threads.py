@@ -11,13 +11,14 @@ from cases import DTYPES
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import config
-from oracles import normal, rnn_results
+from oracles import arrays_of, normal
 
 import fastrnn
-from fastrnn import RNN, Embedding, Linear, Parameters, cross_entropy, optim, threads
+from fastrnn import GRU, LSTM, RNN, Embedding, Linear, Parameters, cross_entropy, optim, threads
 from fastrnn.models import CharLM
 
 T, B, I, H = 20, 32, 64, 128  # enough work for threads to be started
+LENGTHS = [max(0, T - b) for b in range(B)]
 
 
 def test_the_default_is_all_of_numbas_threads():
@@ -44,32 +45,34 @@ def test_setting_the_number(count):
     available=st.integers(1, 64),
     T=st.integers(0, 1000),
     B=st.integers(0, 1000),
+    present=st.floats(0, 1),
     weights=st.integers(1, 1 << 24),
     itemsize=st.sampled_from([4, 8]),
 )
-def test_plans_are_possible(available, T, B, weights, itemsize):
+def test_plans_are_possible(available, T, B, present, weights, itemsize):
     before, threads._threads = threads._threads, available
     try:
-        plan = threads.for_sequence(T, B, weights, itemsize)
+        plan = threads.for_sequence(T, B, int(present * T * B), weights, itemsize)
     finally:
         threads._threads = before
     assert 1 <= plan.shards == plan.row_shards * plan.unit_shards <= available
     assert plan.row_shards <= max(B, 1)
-    assert plan.stretch == (max(T, 1) if plan.unit_shards == 1 else 1)
 
 
 def test_plans_fit_the_work(monkeypatch):
     monkeypatch.setattr(threads, "_threads", 2)
-    assert threads.for_sequence(1, 1, 16 * 16, 4).shards == 1
-    assert threads.for_sequence(T, B, H * H, 4)[:2] == (2, 1)
-    assert threads.for_sequence(T, 1, 2048 * 2048, 4)[:2] == (1, 2)
+    assert threads.for_sequence(1, 1, 1, 16 * 16, 4) == (1, 1)
+    assert threads.for_sequence(T, B, T * B, H * H, 4) == (2, 1)
+    assert threads.for_sequence(T, 1, T, 2048 * 2048, 4) == (1, 2)
+    assert threads.for_sequence(T, B, T, H * H, 4) == (1, 1)  # most sequences end early
 
 
-def recurrent_results(dtype, sizes, **options):
+def recurrent_results(Layer, dtype, sizes, lengths=None, **options):
     T, B, I, H = sizes
-    rnn = RNN(I, H, seed=0, dtype=dtype, **options)
-    x, h0, dy, dh_n = (normal(*shape, dtype=dtype) for shape in [(T, B, I), (1, B, H), (T, B, H), (1, B, H)])
-    return list(rnn_results(rnn.vjp, x, h0, dy, dh_n).values())
+    layer = Layer(I, H, seed=0, dtype=dtype, **options)
+    (y, state), pullback = layer.vjp(normal(T, B, I, dtype=dtype), lengths=lengths)
+    dx, d_initial, grads = pullback(np.cos(y), state)
+    return [y, *arrays_of(state), dx, *arrays_of(d_initial), grads.flat]
 
 
 def linear_results(dtype):
@@ -113,9 +116,15 @@ def model_results(dtype, embedding_size):
 
 
 WORK = {
-    "rnn, shared rows": lambda dtype: recurrent_results(dtype, (T, B, I, H)),
-    "rnn, shared units": lambda dtype: recurrent_results(dtype, (5, 1, 300, 1031)),
-    "relu rnn": lambda dtype: recurrent_results(dtype, (T, B, I, H), nonlinearity="relu"),
+    "rnn, shared rows": lambda dtype: recurrent_results(RNN, dtype, (T, B, I, H)),
+    "rnn, shared units": lambda dtype: recurrent_results(RNN, dtype, (5, 1, 300, 1031)),
+    "relu rnn": lambda dtype: recurrent_results(RNN, dtype, (T, B, I, H), nonlinearity="relu"),
+    "lstm of unequal lengths, both directions": lambda dtype: recurrent_results(
+        LSTM, dtype, (T, B, I, H), LENGTHS, proj_size=65, peepholes=True, bidirectional=True
+    ),
+    "lstm, shared units": lambda dtype: recurrent_results(LSTM, dtype, (5, 1, 30, 515), proj_size=300, peepholes=True),
+    "gru of unequal lengths": lambda dtype: recurrent_results(GRU, dtype, (T, B, I, H), LENGTHS),
+    "gru, shared units": lambda dtype: recurrent_results(GRU, dtype, (5, 1, 30, 515), reset_after=False),
     "linear": linear_results,
     "embedding": embedding_results,
     "cross entropy": cross_entropy_results,

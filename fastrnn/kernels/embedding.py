@@ -10,18 +10,19 @@ from fastrnn.kernels.simd import lanes, load_first, pointer, store_first
 
 
 @device
-def _gather(part, parts, weight, tokens, D, out):
-    width = lanes(weight)
-    for i in range(split(tokens.size, parts, part), split(tokens.size, parts, part + 1)):
-        source, target = weight + tokens[i] * D, out + i * D
+def _gather(part, parts, source, source_row, index, D, out, out_row):
+    width = lanes(source)
+    for i in range(split(index.size, parts, part), split(index.size, parts, part + 1)):
+        row = index[i]
+        start, target = source + max(row, 0) * source_row, out + i * out_row
         for j in range(0, D, width):
-            store_first(target + j, load_first(source + j, D - j), D - j)
+            store_first(target + j, load_first(start + j, D - j if row >= 0 else 0), D - j)
 
 
 @Kernel
-def gather(weight, tokens, D, out, parts):
-    """out (N, D) = weight[tokens]; weight (V, D) flat, tokens (N,) below V."""
-    share(parts, _gather, (parts, pointer(weight), tokens, D, pointer(out)))
+def gather(source, source_row, index, D, out, out_row, parts):
+    """out (N, D) = source[index], or 0 where the index is negative; source (V, D) and out flat, with row strides."""
+    share(parts, _gather, (parts, pointer(source), source_row, index, D, pointer(out), out_row))
 
 
 @device

@@ -122,6 +122,17 @@ class Kernel:
         else:
             self.compiled(*arguments)
 
+    def resolved(self, *arguments: object) -> Callable[..., None]:
+        """The compiled code for arguments of these types, to be called with no others: 1 us less to dispatch.
+
+        For kernels without parallel regions.
+        """
+        if arguments[0].dtype not in _linked:
+            _link(arguments[0].dtype)
+        signature = tuple(numba.typeof(argument) for argument in arguments)
+        self.compiled.compile(signature)
+        return self.compiled.overloads[signature].entry_point
+
 
 @typeof_impl.register(Kernel)
 def _type_of_kernel(kernel, context):

@@ -1,53 +1,24 @@
 """The time loop, forward and backward, of any cell: it knows time, rows and units, and no gate.
 
-Rows are tokens in time-major order: step t owns rows first[t] .. first[t]+count[t]-1, and a sequence keeps its place
-from step to step, so count never grows (ragged batches are sorted by length before they come here).
-Threads own a grid of row_shards x unit_shards of every step: with one unit shard a thread runs all steps for its own
-rows and meets nobody; with more, all threads meet after each step (`stretch` = 1).
+Step t takes rows first[t] .. first[t]+count[t]-1 of memory, and a sequence keeps its place from step to step, so count
+never grows (ragged batches are sorted by length before they come here).
+Threads own a grid of row shards x unit shards of every step: with one unit shard a thread runs all steps for its own
+rows and meets nobody; with more, all threads meet after each stage of a step.
 
-Pre-activations live in "tile order": for each block of `lanes` units, its gates' vectors side by side. The chain of
-sums of a pre-activation starts at the bias, runs over the inputs and goes on over the previous hidden state, in that
-order for every row, whichever thread or tile computes it.
+The chain of sums of a pre-activation starts at the bias, runs over the inputs (see `inputs`) and goes on over the
+previous hidden state, in that order for every row, whichever thread or tile computes it.
 """
 
 import numpy as np
 
-from fastrnn.kernels.cells import (
-    cell_backward,
-    cell_forward,
-    gates,
-    load_gates,
-    load_rest,
-    load_saved,
-    load_states,
-    saved,
-    states,
-)
+from fastrnn.kernels.cells import columns, gates, hidden, saved, second_stage, stages, states
+from fastrnn.kernels.inputs import chunk_end, chunk_rows, input_work, project
 from fastrnn.kernels.jit import Kernel, device, layout
-from fastrnn.kernels.matmul import (
-    MAX_ROWS,
-    REGISTERS,
-    ROW_BLOCK,
-    copy_rows,
-    row_blocks,
-    spread_size,
-    tile_block,
-    widest,
-)
+from fastrnn.kernels.matmul import copy_rows, tile_block
 from fastrnn.kernels.pack import pack_weights, padded, panel_size, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import (
-    lanes,
-    load,
-    load_first,
-    pointer,
-    prefetch_write,
-    store,
-    store_first,
-    store_many,
-    store_many_first,
-)
-from fastrnn.kernels.tile import tile
+from fastrnn.kernels.simd import lanes, pointer
+from fastrnn.kernels.stages import backward_rows, forward_rows, output_backward_rows, output_rows
 
 
 @layout
@@ -56,399 +27,265 @@ def state_stride(units, width):
     return padded(units, width) + width
 
 
-@device
-def gate_rows(rows, panels):
-    """Rows of each of the even tiles that `rows` are cut into, when a tile is at least `panels` vectors wide."""
-    most = max(1, min(MAX_ROWS, (REGISTERS - 1) // panels - 1))
-    count = -(-rows // most)
-    return -(-rows // max(count, 1))
-
-
 @layout
-def chunk_steps(rows):
-    """Steps whose inputs are projected together when each brings `rows` rows."""
-    return max(1, ROW_BLOCK // max(rows, 1))
-
-
-@layout
-def chunk_rows(rows):
-    """Most rows of a chunk."""
-    return chunk_steps(rows) * rows
-
-
-@layout
-def input_work(I, rows, width):
-    """Elements of workspace for the gathered inputs of a chunk, or for one block of a step's rows."""
-    return max(chunk_rows(rows) * (I + width), spread_size(I, width))
+def shard_columns(columns, blocks, unit_shards):
+    """Most vectors of pre-activations of a row that a shard of the units has."""
+    return columns * -(-blocks // unit_shards)
 
 
 @device
-def look_up(tokens, first_row, rows, table, size, bias, z, z_row, left, right):
-    """z = bias + the rows of a table in panels that the tokens name."""
-    width = lanes(z)
-    for i in range(rows):
-        for p in range(left, right):
-            row = load(table + (p * size + tokens[first_row + i] * width))
-            store(z + (i * z_row + (p - left) * width), row + load(bias + p * width))
-
-
-@device
-def project(x, tokens, first, count, start, stop, low, high, I, W_ih, bias, z, z_row, left, right, work):
-    """z = bias + x W_ih^T for the steps start..stop-1, their rows low..high-1, and the panels left..right-1.
-
-    The rows of a chunk are gathered first, so that few rows a step still share one reading of the weights.
-    """
-    width = lanes(z)
-    size = panel_size(I, width)
-    stride, total = I + width, np.int64(0)
-    none, one = np.int64(0), np.int64(1)  # not literals, for which tile_block would be compiled again
-    for t in range(start, stop):
-        rows = max(0, min(high, count[t]) - low)
-        row = first[t] + low
-        if tokens.size:
-            look_up(tokens, row, rows, W_ih, size, bias, z + total * z_row, z_row, left, right)
-        elif stop - start > 1:
-            copy_rows(work + total * stride, stride, x + row * I, I, rows, I)
-        else:
-            row_blocks(
-                rows, I, x + row * I, I, W_ih + left * size, size, bias + left * width, none, z, z_row,
-                (right - left) * width, work,
-            )  # fmt: skip
-        total += rows
-    if not tokens.size and stop - start > 1:
-        tile_block(
-            total, I, work, stride, one, W_ih + left * size, size, bias + left * width, none, z, z_row,
-            (right - left) * width,
-        )  # fmt: skip
-
-
-@device
-def forward_rows(
-    cell, rows, left, right, H, W_hh, z, z_row, h_prev, new, y, y_row, history, kept, stride, state_size, keeping
-):
-    """One step for `rows` rows and the unit blocks left..right-1.
-
-    z, h_prev, new, y, history, kept point to the first of the rows, z also to the first of the blocks.
-    h_prev and new: states of the step before and of this one, state_size elements from state to state.
-    """
-    width = lanes(z)
-    G, S, A = gates(cell), states(cell), saved(cell)
-    size = panel_size(H, width)
-    height = gate_rows(rows, G)
-    per_tile = max(1, widest(height) // G)
-    full = padded(H, width)
-    for u in range(left, right, per_tile):
-        blocks = min(per_tile, right - u)
-        i = 0
-        while i < rows:
-            r = min(height, rows - i)
-            for q in range(i, i + r):
-                for v in range(u, u + blocks):
-                    prefetch_write(y + (q * y_row + v * width))
-            at = z + (i * z_row + (u - left) * G * width)
-            tile(
-                r, blocks * G, H, h_prev + i * stride, stride, 1, W_hh + u * G * size, size,
-                at, z_row, at, z_row, width,
-            )  # fmt: skip
-            for q in range(i, i + r):
-                for v in range(u, u + blocks):
-                    unit = v * width
-                    state = load_states(cell, h_prev + (q * stride + unit), state_size)
-                    gate = load_gates(cell, z + (q * z_row + (v - left) * G * width), width)
-                    state, keep = cell_forward(cell, unit, gate, state)
-                    store_many(new + (q * stride + unit), state_size, state)
-                    store_first(y + (q * y_row + unit), state[0], H - unit)
-                    if keeping:
-                        store_many(history + (q * (S - 1) * full + unit), full, state[1:])
-                        store_many(kept + (q * A * full + unit * A), width, keep)
-            i += r
-
-
-@device
-def _project_table(part, parts, weight, I, W_ih, bias, table, V, panels, work):
-    width = lanes(weight)
-    own = work + part * spread_size(I, width)
-    for p in range(split(panels, parts, part), split(panels, parts, part + 1)):
-        source, target = W_ih + p * panel_size(I, width), table + p * panel_size(V, width)
-        row_blocks(
-            V, I, weight, I, source, panel_size(I, width), bias + p * width, np.int64(0), target, width, width, own
-        )  # fmt: skip
-
-
-@layout
-def shard_rows(B, row_shards):
-    """Most rows of a shard."""
-    return -(-B // row_shards)
-
-
-@layout
-def shard_z(B, row_shards, blocks, unit_shards, G, width):
-    """Elements of a shard's pre-activations of a chunk."""
-    return chunk_rows(shard_rows(B, row_shards)) * G * -(-blocks // unit_shards) * width
+def copy_states(target, stride, source, B, H, P, S):
+    """Copy h (B, P) and the other states (S-1, B, H) to rows `stride` elements apart."""
+    copy_rows(target, stride, source, P, B, P)
+    copy_rows(target + B * stride, stride, source + B * P, H, (S - 1) * B, H)
 
 
 @device
 def _forward_part(
-    part, x, tokens, I, W_ih, W_hh, cell, bias, first, count, y, y_row, history, kept, keeping, B, H, start, stop,
-    row_shards, unit_shards, z, state, work,
+    part, x, tokens, I, W_ih, W_hh, W_message, bias, cell, first, count, bounds, begin, y, y_row, messages, history,
+    kept, keeping, B, H, P, start, stop, unit_shards, most_rows, z, state, work,
 ):  # fmt: skip
-    """The steps start..stop-1 of one shard."""
+    """The stages start..stop-1 of all steps, of one shard; its current chunk begins with the step `begin`."""
     width = lanes(y)
     G, S, A = gates(cell), states(cell), saved(cell)
-    T = count.size
     full = padded(H, width)
     blocks, stride = full // width, state_stride(H, width)
     state_size = B * stride
-    rows, units = part // unit_shards, part % unit_shards
-    low, last = split(B, row_shards, rows), split(B, row_shards, rows + 1)
+    shard, units = part // unit_shards, part % unit_shards
+    low, last = bounds[shard], bounds[shard + 1]
     left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
-    z_row = (right - left) * G * width
-    own_z = z + part * shard_z(B, row_shards, blocks, unit_shards, G, width)
-    own_work = work + part * input_work(I, shard_rows(B, row_shards), width)
-    chunk = chunk_steps(shard_rows(B, row_shards))
-    for t in range(start, stop):
-        begin = t // chunk * chunk
-        if t == begin:
+    h_blocks = padded(P, width) // width
+    h_left, h_right = split(h_blocks, unit_shards, units), split(h_blocks, unit_shards, units + 1)
+    z_row = shard_columns(columns(cell), blocks, unit_shards) * width
+    aside = (right - left) * G
+    most = chunk_rows(most_rows)
+    own_z, own_work = z + part * most * z_row, work + part * input_work(I, most_rows, width)
+    end = chunk_end(count, begin, most_rows, most)
+    for phase in range(start, stop):
+        t, stage = phase // stages(cell), phase % stages(cell)
+        rows = min(last, count[t]) - low
+        if rows <= 0:
+            break
+        if t == end:
+            begin, end = t, chunk_end(count, t, most_rows, most)
+        if t == begin and stage == 0:
             project(
-                x, tokens, first, count, t, min(t + chunk, T), low, last, I, W_ih, bias, own_z, z_row, left * G,
-                right * G, own_work,
+                x, tokens, first, count, begin, end, low, last, I, W_ih, bias, own_z, z_row, left * G, right * G,
+                own_work,
             )  # fmt: skip
         done = 0
         for before in range(begin, t):
             done += max(0, min(last, count[before]) - low)
         n = first[t] + low
-        forward_rows(
-            cell, min(last, count[t]) - low, left, right, H, W_hh, own_z + done * z_row, z_row,
-            state + ((1 - t % 2) * S * state_size + low * stride), state + (t % 2 * S * state_size + low * stride),
-            y + n * y_row, y_row, history + n * (S - 1) * full, kept + n * A * full, stride, state_size, keeping,
-        )  # fmt: skip
+        n_kept = n if keeping else low
+        own = own_z + done * z_row
+        h_prev = state + ((1 - t % 2) * S * state_size + low * stride)
+        new, message = state + (t % 2 * S * state_size + low * stride), state + (2 * S * state_size + low * stride)
+        if stage == 0:
+            forward_rows(
+                cell, rows, left, right, H, P, W_hh, bias + blocks * G * width, own, z_row, aside, h_prev, new,
+                y + n * y_row, y_row, message, messages + n * H, history + n * (S - 1) * full, kept + n_kept * A * full,
+                stride, state_size, keeping,
+            )  # fmt: skip
+        else:
+            second_stage(
+                cell, output_rows,
+                (rows, h_left, h_right, H, P, W_message, own, z_row, h_prev, new, y + n * y_row, y_row, message,
+                 kept + n_kept * A * full, stride),
+            )  # fmt: skip
 
 
 @layout
-def forward_work(B, I, H, V, G, S, row_shards, unit_shards, width):
-    """Elements of workspace that `sequence_forward` needs; V: rows of a table, or 0."""
-    parts, full = row_shards * unit_shards, padded(H, width)
-    panels = G * full // width
-    room = max(input_work(I, shard_rows(B, row_shards), width), spread_size(I, width))
-    return (
-        panels * (panel_size(I, width) + panel_size(H, width) + panel_size(V, width) + width)
-        + 2 * S * B * state_stride(H, width)
-        + parts * (shard_z(B, row_shards, full // width, unit_shards, G, width) + padded(room, width))
-    )
+def forward_work(B, I, H, C, S, row_shards, most_rows, unit_shards, width):
+    """Elements of workspace that `sequence_forward` needs; C: columns."""
+    parts, blocks = row_shards * unit_shards, padded(H, width) // width
+    z = chunk_rows(most_rows) * shard_columns(C, blocks, unit_shards) * width
+    return (2 * S + 1) * B * state_stride(H, width) + parts * (z + input_work(I, most_rows, width))
 
 
 @Kernel
 def sequence_forward(
-    x, tokens, table, W_ih, W_hh, bias, cell, initial, first, count, y, y_row, final, history, kept,
-    B, I, H, stretch, row_shards, unit_shards, work,
+    x, tokens, W_ih, W_hh, W_message, bias, cell, initial, first, count, bounds, y, y_row, final, messages, history,
+    kept, keeping, B, I, H, P, unit_shards, most_rows, work,
 ):  # fmt: skip
     """Run a cell over all steps.
 
-    Parameters (flat arrays; N rows in all, B sequences, G gates, S states)
+    Parameters (flat arrays; N rows in all, B sequences, and of the cell G gates, C columns, S states)
     ----------
     x : (N, I), or empty with tokens
-    tokens : (N,) integers that stand for one-hot rows of size I, or for rows of the table; empty with x
-    table : (V, I), or empty
-    W_ih, W_hh, bias : (G*H, I), (G*H, H), (G*H,)
+    tokens : (N,) integers below I that name rows of W_ih, whose panels then hold a projected table; or empty
+    W_ih, W_hh, W_message, bias : weights in panels and biases in tile order, see `recurrent.pack_layer`
     cell : the tag
-    initial, final : (S, B, H), read and written
+    initial, final : h (B, P), then the other states (S-1, B, H); read, and written
     first, count : (T,) integers
+    bounds : (row_shards+1,) integers; shard i owns the sequences bounds[i]..bounds[i+1]-1, most_rows or fewer
     y : out, h_t of row n at n*y_row
-    history : (N, S-1, padded(H)), out, the other states; kept : (N, saved*padded(H)), out; both may be empty, and then
-        nothing is kept
-    stretch : steps between meetings of the threads; 1 unless unit_shards is 1
+    messages, history, kept : out, for the backward pass with `keeping`: (N, H) messages with two stages;
+        (N, S-1, padded(H)), the other states; (N, saved*padded(H)). Without, all may be empty, but with two stages
+        kept has room for B rows.
     work : forward_work(...) elements
 
-    Cost: 2*N*G*H*(I+H) flop; tokens save the input product but for the V rows of a table.
+    Cost: 2*N*H*(C*I + G*P) flop, without I's share with tokens; two stages move, or add, N*H*P multiply-adds.
     Reference twin: fastrnn.reference.sequence.sequence_forward.
     """
     width = lanes(pointer(y))
-    G, S = gates(cell), states(cell)
-    T, parts = count.size, row_shards * unit_shards
-    V = table.size // max(I, 1)
-    full, stride = padded(H, width), state_stride(H, width)
-    panels = G * full // width
-    ih = work
-    hh = ih[panels * panel_size(I, width) :]
-    rows = hh[panels * panel_size(H, width) :]
-    ordered = rows[panels * panel_size(V, width) :]
-    state = ordered[panels * width :]
-    z = state[2 * S * B * stride :]
-    room = z[parts * shard_z(B, row_shards, full // width, unit_shards, G, width) :]
-    one = np.int64(1)  # not a literal, for which the packing would be compiled again
-    pack_weights(W_ih, one, I, I, H, one * G, ih, parts)
-    pack_weights(W_hh, one, H, H, H, one * G, hh, parts)
-    for g in range(G):
-        for u in range(full):
-            at = (u // width * G + g) * width + u % width
-            ordered[at] = bias[g * H + u] if u < H else 0.0
-    inputs, size = pointer(ih), I
-    if V > 0:
-        share(
-            parts, _project_table,
-            (parts, pointer(table), I, inputs, pointer(ordered), pointer(rows), V, panels, pointer(room)),
-        )  # fmt: skip
-        inputs, size = pointer(rows), V
-        ordered[: panels * width] = 0.0  # the table's rows began from the bias
-    copy_rows(pointer(state) + S * B * stride, stride, pointer(initial), H, S * B, H)
-    keeping = history.size + kept.size > 0
-    for start in range(0, T, stretch):
+    S, T = states(cell), count.size
+    parts = (bounds.size - 1) * unit_shards
+    stride = state_stride(H, width)
+    size = S * B * stride
+    state, most = pointer(work), chunk_rows(most_rows)
+    z = state + (2 * S + 1) * B * stride
+    room = z + parts * most * shard_columns(columns(cell), padded(H, width) // width, unit_shards) * width
+    copy_states(state + size, stride, pointer(initial), B, H, P, S)
+    phases, begin = T * stages(cell), 0
+    stretch = phases if unit_shards == 1 else 1
+    for start in range(0, phases, max(stretch, 1)):
+        end = chunk_end(count, begin, most_rows, most)
+        if start // stages(cell) == end:
+            begin = end
         share(
             parts, _forward_part,
-            (pointer(x), tokens, size, inputs, pointer(hh), cell, pointer(ordered), first, count, pointer(y), y_row,
-             pointer(history), pointer(kept), keeping, B, H, start, min(start + stretch, T), row_shards, unit_shards,
-             pointer(z), pointer(state), pointer(room)),
+            (pointer(x), tokens, I, pointer(W_ih), pointer(W_hh), pointer(W_message), pointer(bias), cell, first,
+             count, bounds, begin, pointer(y), y_row, pointer(messages), pointer(history), pointer(kept), keeping, B, H,
+             P, start, start + stretch, unit_shards, most_rows, z, state, room),
         )  # fmt: skip
     t = T
     for row in range(B):
         while t > 0 and count[t - 1] <= row:
             t -= 1
-        source = pointer(state) + ((1 - t % 2) * S * B * stride + row * stride)
-        copy_rows(pointer(final) + row * H, B * H, source, B * stride, S, H)
-
-
-@device
-def backward_rows(
-    cell, rows, K, left, right, H, W_hh, dz_next, dz_new, dz_stride, carry, carry_size, y, y_row, h_prev, h_row,
-    history, prev, prev_row, prev_step, kept, dy, dy_row, dz,
-):  # fmt: skip
-    """One step of the gradient for `rows` rows and the unit blocks left..right-1.
-
-    carry: in, what reaches the states from the step after but for the recurrent product (K = 0: all of it); out, the
-    same for the step before. The other pointers are at the first of the rows.
-    """
-    width = lanes(dz)
-    G, S, A = gates(cell), states(cell), saved(cell)
-    size = panel_size(G * H, width)
-    full = padded(H, width)
-    height = gate_rows(rows, 1)
-    per_tile = widest(height)
-    for u in range(left, right, per_tile):
-        blocks = min(per_tile, right - u)
-        i = 0
-        while i < rows:
-            r = min(height, rows - i)
-            for q in range(i, i + r):
-                for v in range(u, u + blocks):
-                    prefetch_write(dz + (q * G * H + v * width))
-            at = carry + (i * full + u * width)
-            tile(r, blocks, K, dz_next + i * dz_stride, dz_stride, 1, W_hh + u * size, size, at, full, at, full, width)
-            for q in range(i, i + r):
-                for v in range(u, u + blocks):
-                    unit = v * width
-                    valid = H - unit
-                    at = carry + (q * full + unit)
-                    d_h = load(at) + load_first(dy + (q * dy_row + unit), valid)
-                    d_state = (d_h,) + load_rest(cell, at + carry_size, carry_size)
-                    h = load_first(y + (q * y_row + unit), valid)
-                    state = (h,) + load_rest(cell, history + (q * (S - 1) * full + unit), full)
-                    h = load_first(h_prev + (q * h_row + unit), valid)
-                    state_prev = (h,) + load_rest(cell, prev + (q * prev_row + unit), prev_step)
-                    keep = load_saved(cell, kept + (q * A * full + unit * A), width)
-                    d_gates, d_prev = cell_backward(cell, unit, d_state, state, state_prev, keep)
-                    store_many(at, carry_size, d_prev)
-                    store_many_first(dz + (q * G * H + unit), H, d_gates, valid)
-                    store_many_first(dz_new + (q * dz_stride + unit), H, d_gates, valid)
-            i += r
+        source = state + ((1 - t % 2) * size + row * stride)
+        copy_rows(pointer(final) + row * P, P, source, stride, 1, P)
+        copy_rows(pointer(final) + (B * P + row * H), B * H, source + B * stride, B * stride, S - 1, H)
 
 
 @device
 def _backward_part(
-    part, y, y_row, W_hh, cell, first, count, history, kept, dy, dy_row, dz, B, H, start, stop, row_shards,
-    unit_shards, dz_state, carry, initial,
+    part, y, y_row, W_hh, W_message, cell, first, count, bounds, messages, history, kept, dy, dy_row, dz, d_output,
+    B, H, P, start, stop, unit_shards, dz_state, dm, carry, d_message, initial,
 ):  # fmt: skip
-    """The steps stop-1..start of one shard."""
+    """The stages stop-1..start of all steps, of one shard."""
     width = lanes(y)
-    G, S, A = gates(cell), states(cell), saved(cell)
+    C, F, S, A = columns(cell), hidden(cell), states(cell), saved(cell)
     T = count.size
     full = padded(H, width)
-    blocks, carry_size, dz_stride = full // width, B * full, state_stride(G * H, width)
-    rows, units = part // unit_shards, part % unit_shards
-    low, last = split(B, row_shards, rows), split(B, row_shards, rows + 1)
-    left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
-    for t in range(stop - 1, start - 1, -1):
+    carry_size, dz_stride, dm_stride = B * full, state_stride(F * H, width), state_stride(P, width)
+    shard, units = part // unit_shards, part % unit_shards
+    low, last = bounds[shard], bounds[shard + 1]
+    for phase in range(stop - 1, start - 1, -1):
+        t, stage = phase // stages(cell), phase % stages(cell)
+        blocks = padded(P if stage == 1 else H, width) // width
+        left, right = split(blocks, unit_shards, units), split(blocks, unit_shards, units + 1)
+        through_time = stage == stages(cell) - 1  # whether this stage's product comes from the step after
         high = max(low, min(last, count[t]))
-        going_on = max(low, min(high, count[t + 1])) if t + 1 < T else low
+        going_on = high
+        if through_time:
+            going_on = max(low, min(high, count[t + 1])) if t + 1 < T else low
         for half in range(2):  # the rows that have a next step, and those that end here
-            begin, end, K = (low, going_on, G * H) if half == 0 else (going_on, high, 0)
+            begin, end, more = (low, going_on, 1) if half == 0 else (going_on, high, 0)
             if begin == end:
                 continue
-            n = first[t] + begin
+            n, rows = first[t] + begin, end - begin
             h_prev, h_row = initial + begin * full, full
             prev, prev_row, prev_step = initial + (carry_size + begin * full), full, carry_size
             if t > 0:
                 before = first[t - 1] + begin
                 h_prev, h_row = y + before * y_row, y_row
                 prev, prev_row, prev_step = history + before * (S - 1) * full, (S - 1) * full, full
+            dz_next = dz_state + ((1 - t % 2) * B + begin) * dz_stride
+            own_carry, own_dy, own_kept = carry + begin * full, dy + n * dy_row, kept + n * A * full
+            own_dm = dm + begin * dm_stride
+            if stage == 1:
+                second_stage(
+                    cell, output_backward_rows,
+                    (rows, left, right, H, P, dz_next, dz_stride, more * F * H, W_hh, own_dm, dm_stride, own_carry,
+                     h_prev, h_row, own_kept, own_dy, dy_row, d_output + n * P),
+                )  # fmt: skip
+                continue
+            source, source_row, K, panels = dz_next, dz_stride, more * F * H, W_hh
+            h, own_row = y + n * y_row, y_row
+            if stages(cell) == 2:
+                source, source_row, K, panels = own_dm, dm_stride, P, W_message
+                h, own_row = messages + n * H, H
             backward_rows(
-                cell, end - begin, K, left, right, H, W_hh, dz_state + ((1 - t % 2) * B + begin) * dz_stride,
-                dz_state + (t % 2 * B + begin) * dz_stride, dz_stride, carry + begin * full, carry_size,
-                y + n * y_row, y_row, h_prev, h_row, history + n * (S - 1) * full, prev, prev_row, prev_step,
-                kept + n * A * full, dy + n * dy_row, dy_row, dz + n * G * H,
+                cell, rows, left, right, H, P, source, source_row, K, panels, d_message + begin * full,
+                dz_state + (t % 2 * B + begin) * dz_stride, dz_stride, own_carry, carry_size, h, own_row, h_prev, h_row,
+                history + n * (S - 1) * full, prev, prev_row, prev_step, own_kept, own_dy, dy_row, dz + n * C * H,
             )  # fmt: skip
 
 
 @device
-def _initial_part(part, W_hh, K, dz, dz_stride, d_initial, B, H, rows, row_shards, unit_shards):
+def _initial_part(part, W_hh, K, dz, dz_stride, d_initial, P, bounds, rows, unit_shards):
     """What reaches h_0 through the first step's product, added for the first `rows` rows."""
     width = lanes(dz)
-    blocks, size = padded(H, width) // width, panel_size(K, width)
+    blocks, size = padded(P, width) // width, panel_size(K, width)
     shard, units = part // unit_shards, part % unit_shards
-    low, high = split(B, row_shards, shard), min(split(B, row_shards, shard + 1), rows)
-    left, right = split(blocks, unit_shards, units) * width, min(H, split(blocks, unit_shards, units + 1) * width)
-    at = d_initial + (low * H + left)
+    low, high = bounds[shard], min(bounds[shard + 1], rows)
+    left, right = split(blocks, unit_shards, units) * width, min(P, split(blocks, unit_shards, units + 1) * width)
+    at = d_initial + (low * P + left)
     tile_block(
-        high - low, K, dz + low * dz_stride, dz_stride, np.int64(1), W_hh + left // width * size, size, at, H, at, H,
-        right - left,
+        max(high - low, 0), K, dz + low * dz_stride, dz_stride, np.int64(1), W_hh + left // width * size, size,
+        at, P, at, P, right - left,
     )  # fmt: skip
 
 
 @layout
-def backward_work(B, H, G, S, width):
-    """Elements of workspace that `sequence_backward` needs."""
-    full = padded(H, width)
-    return full // width * panel_size(G * H, width) + 2 * B * state_stride(G * H, width) + 2 * S * B * full
+def backward_work(B, H, P, F, S, two_stages, width):
+    """Elements of workspace that `sequence_backward` needs; F: gates that h_{t-1} feeds."""
+    full, h_full = padded(H, width), padded(P, width)
+    panels = h_full // width * panel_size(F * H, width)
+    second = full // width * panel_size(P, width) + B * (state_stride(P, width) + full)
+    return panels + 2 * B * state_stride(F * H, width) + 2 * S * B * full + (second if two_stages else 0)
 
 
 @Kernel
 def sequence_backward(
-    y, y_row, W_hh, cell, initial, first, count, history, kept, dy, dy_row, d_final, d_initial, dz,
-    B, H, stretch, row_shards, unit_shards, work,
+    y, y_row, W_hh, W_message, cell, initial, first, count, bounds, messages, history, kept, dy, dy_row, d_final,
+    d_initial, dz, d_output, B, H, P, unit_shards, work,
 ):  # fmt: skip
     """The gradients of all pre-activations and of the initial states.
 
     Parameters (as `sequence_forward`, and)
     ----------
+    W_hh, W_message : (F*H, P) and (P, H), as they are
     dy : h_t's cotangent of row n at n*dy_row; dy_row = 0 repeats one row (of zeros, for none)
-    d_final, d_initial : (S, B, H), in and out
-    dz : (N, G*H), out
+    d_final, d_initial : as final and initial, in and out
+    dz : (N, C*H), out; d_output : (N, P), out with two stages: the gradients of the messages' products
     work : backward_work(...) elements
 
-    Cost: 2*N*G*H*H flop; the products with x and for the weights are the caller's.
+    Cost: 2*N*F*H*P flop, and 2*N*H*P with two stages; the products with x and for the weights are the caller's.
     Reference twin: fastrnn.reference.sequence.sequence_backward.
     """
     width = lanes(pointer(y))
-    G, S = gates(cell), states(cell)
-    T, parts = count.size, row_shards * unit_shards
-    full, dz_stride = padded(H, width), state_stride(G * H, width)
+    F, S = hidden(cell), states(cell)
+    T, parts = count.size, (bounds.size - 1) * unit_shards
+    full, dz_stride = padded(H, width), state_stride(F * H, width)
     panels = work
-    dz_state = panels[full // width * panel_size(G * H, width) :]
+    dz_state = panels[padded(P, width) // width * panel_size(F * H, width) :]
     carry = dz_state[2 * B * dz_stride :]
     start = carry[S * B * full :]
+    second = start[S * B * full :]
+    dm = second[full // width * panel_size(P, width) :] if stages(cell) == 2 else second
+    d_message = dm[B * state_stride(P, width) :] if stages(cell) == 2 else second
     one = np.int64(1)  # not a literal, for which the packing would be compiled again
-    pack_weights(W_hh, H, one, G * H, H, one, panels, parts)
-    copy_rows(pointer(carry), full, pointer(d_final), H, S * B, H)
-    copy_rows(pointer(start), full, pointer(initial), H, S * B, H)
-    for stop in range(T, 0, -stretch):
+    pack_weights(W_hh, P, one, F * H, P, one, panels, parts)
+    if stages(cell) == 2:
+        pack_weights(W_message, H, one, P, H, one, second, parts)
+    copy_states(pointer(carry), full, pointer(d_final), B, H, P, S)
+    copy_states(pointer(start), full, pointer(initial), B, H, P, S)
+    phases = T * stages(cell)
+    stretch = max(phases, 1) if unit_shards == 1 else 1
+    for stop in range(phases, 0, -stretch):
         share(
             parts, _backward_part,
-            (pointer(y), y_row, pointer(panels), cell, first, count, pointer(history), pointer(kept), pointer(dy),
-             dy_row, pointer(dz), B, H, max(stop - stretch, 0), stop, row_shards, unit_shards, pointer(dz_state),
-             pointer(carry), pointer(start)),
+            (pointer(y), y_row, pointer(panels), pointer(second), cell, first, count, bounds, pointer(messages),
+             pointer(history), pointer(kept), pointer(dy), dy_row, pointer(dz), pointer(d_output), B, H, P,
+             stop - stretch, stop, unit_shards, pointer(dz_state), pointer(dm), pointer(carry), pointer(d_message),
+             pointer(start)),
         )  # fmt: skip
-    copy_rows(pointer(d_initial), H, pointer(carry), full, S * B, H)
+    copy_rows(pointer(d_initial), P, pointer(carry), full, B, P)
+    copy_rows(pointer(d_initial) + B * P, H, pointer(carry) + B * full, full, (S - 1) * B, H)
     rows = count[0] if T > 0 else 0
     share(
         parts, _initial_part,
-        (pointer(panels), G * H, pointer(dz_state), dz_stride, pointer(d_initial), B, H, rows, row_shards, unit_shards),
+        (pointer(panels), F * H, pointer(dz_state), dz_stride, pointer(d_initial), P, bounds, rows, unit_shards),
     )  # fmt: skip

@@ -467,6 +467,26 @@ def load_many(typingctx, p, stride, count):
     return result(p, stride, count), codegen
 
 
+@intrinsic(prefer_literal=True)
+def load_many_first(typingctx, p, stride, count, valid):
+    """A tuple of the first `valid` lanes of `count` (a literal) vectors, `stride` elements apart; the others are 0."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    vec = _register(p.dtype)
+    result = types.UniTuple(vec, count.literal_value)
+
+    def codegen(context, builder, sig, args):
+        step = context.cast(builder, args[1], stride, types.int64)
+        lanes_valid = context.cast(builder, args[3], valid, types.int64)
+        vectors = []
+        for i in range(result.count):
+            at = _vector_address(context, builder, vec, builder.gep(args[0], [builder.mul(step, _INT64(i))]))
+            vectors.append(masked_load(builder, at, lanes_valid, _itemsize(p)))
+        return context.make_tuple(builder, result, vectors)
+
+    return result(p, stride, count, valid), codegen
+
+
 @intrinsic
 def store_many(typingctx, p, stride, vectors):
     """Write a tuple of full vectors, `stride` elements apart."""

@@ -21,7 +21,7 @@ class ElmanRelu(NamedTuple):
     """f = relu; no per-unit arrays."""
 
 
-TRAITS[ElmanTanh] = TRAITS[ElmanRelu] = Traits(gates=1, states=1, saved=0)
+TRAITS[ElmanTanh] = TRAITS[ElmanRelu] = Traits(gates=("h",), states=("h",))
 
 
 @overload(cell_forward)

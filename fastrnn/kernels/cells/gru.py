@@ -1,0 +1,108 @@
+"""The gated recurrent unit: h_t = (1 - z) n + z h_{t-1}, with the gates r and z = sigmoid of sums as the Elman cell's.
+
+Reset after the product: n = tanh(W_in x_t + b_in + r (W_hn h_{t-1} + b_hn)), as torch.nn.GRU; reset before it:
+n = tanh(W_in x_t + b_in + W_hn (r h_{t-1}) + b_hn), where r h_{t-1} is the cell's message.
+
+Source: Cho et al., Learning phrase representations, EMNLP (2014), which resets before; gate order and signs as
+torch.nn.GRU. Reference twin: fastrnn.reference.cells.gru.
+"""
+
+from typing import NamedTuple
+
+from numba.extending import overload
+
+from fastrnn.kernels.cells import TRAITS, Traits, cell_backward, cell_forward, output_backward, output_forward
+from fastrnn.kernels.jit import device
+from fastrnn.kernels.simd import fma
+from fastrnn.kernels.vmath import sigmoid, tanh
+
+
+class GRU(NamedTuple):
+    """Reset after the product; no per-unit arrays."""
+
+
+class GRUResetBefore(NamedTuple):
+    """Reset before the product; no per-unit arrays."""
+
+
+TRAITS[GRU] = Traits(gates=("r", "z", "n"), states=("h",), saved=("r", "z", "n", "W_hn h + b_hn"), apart=True)
+TRAITS[GRUResetBefore] = Traits(
+    gates=("r", "z", "n"), states=("h",), saved=("r", "z", "n"), message_gates=1, stages=2
+)  # fmt: skip
+
+
+@device
+def mix(z, n, h_prev):
+    """(1 - z) n + z h_{t-1}."""
+    return fma(z, h_prev - n, n)
+
+
+@device
+def mix_backward(dh, z, n, h_prev):
+    """The gradients of both pre-activations that are mixed, z's and n's."""
+    return dh * (h_prev - n) * (z * (1.0 - z)), dh * (1.0 - z) * fma(n * -1.0, n, 1.0)
+
+
+@overload(cell_forward)
+def _(cell, unit, z, state):
+    if cell.instance_class is GRU:
+
+        def forward(cell, unit, z, state):
+            (z_r, z_z, x_n, h_n), (h_prev,) = z, state
+            r, z = sigmoid(z_r), sigmoid(z_z)
+            n = tanh(fma(r, h_n, x_n))
+            return (mix(z, n, h_prev),), (r, z, n, h_n)
+
+        return forward
+    if cell.instance_class is GRUResetBefore:
+
+        def forward_message(cell, unit, z, state):
+            (z_r, z_z), (h_prev,) = z, state
+            r = sigmoid(z_r)
+            return (r * h_prev,), (r, sigmoid(z_z))
+
+        return forward_message
+
+
+@overload(output_forward)
+def _(cell, unit, z, h_prev, saved):
+    if cell.instance_class is GRUResetBefore:
+
+        def forward(cell, unit, z, h_prev, saved):
+            n = tanh(z)
+            return mix(saved[1], n, h_prev), (n,)
+
+        return forward
+
+
+@overload(output_backward)
+def _(cell, unit, d_h, h_prev, saved):
+    if cell.instance_class is GRUResetBefore:
+
+        def backward(cell, unit, d_h, h_prev, saved):
+            _, z, n = saved
+            return mix_backward(d_h, z, n, h_prev)[1]
+
+        return backward
+
+
+@overload(cell_backward)
+def _(cell, unit, d_state, state, state_prev, saved):
+    if cell.instance_class is GRU:
+
+        def backward(cell, unit, d_state, state, state_prev, saved):
+            (dh,), (h_prev,), (r, z, n, h_n) = d_state, state_prev, saved
+            dz_z, dz_n = mix_backward(dh, z, n, h_prev)
+            dz_r = dz_n * h_n * (r * (1.0 - r))
+            return (dz_r, dz_z, dz_n, dz_n * r), (dh * z,)
+
+        return backward
+    if cell.instance_class is GRUResetBefore:
+
+        def backward_message(cell, unit, d_state, state, state_prev, saved):
+            (dh, d_message), (h_prev,), (r, z, n) = d_state, state_prev, saved
+            dz_z, dz_n = mix_backward(dh, z, n, h_prev)
+            dz_r = d_message * h_prev * (r * (1.0 - r))
+            return (dz_r, dz_z, dz_n), (fma(d_message, r, dh * z),)
+
+        return backward_message

@@ -1,0 +1,88 @@
+"""Long short-term memory: c_t = f c_{t-1} + i g, h_t = o tanh(c_t).
+
+The gates i, f, o = sigmoid(z) and g = tanh(z), with z = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh; with peepholes
+z_i += p_i c_{t-1}, z_f += p_f c_{t-1}, z_o += p_o c_t.
+
+Source: Hochreiter & Schmidhuber, Neural Computation 9 (1997); the forget gate and peepholes: Gers, Schmidhuber &
+Cummins, Neural Computation 12 (2000); gate order as torch.nn.LSTM. Reference twin: fastrnn.reference.cells.lstm.
+"""
+
+from typing import NamedTuple
+
+from numba.extending import overload
+
+from fastrnn.kernels.cells import TRAITS, Traits, cell_backward, cell_forward, weights_backward
+from fastrnn.kernels.simd import fma, load_first, pointer, zeros
+from fastrnn.kernels.vmath import sigmoid, tanh
+
+
+class LSTM(NamedTuple):
+    """The tag."""
+
+    peepholes: tuple = ()  # of arrays (H,): p_i, p_f, p_o; or of none
+
+
+TRAITS[LSTM] = Traits(gates=("i", "f", "g", "o"), states=("h", "c"), saved=("i", "f", "g", "o", "tanh(c)"))
+
+
+def peep(cell, gate, unit, z, c):
+    """z + p c with the peephole weights of the gate i = 0, f = 1, o = 2; z without peepholes."""
+
+
+@overload(peep, prefer_literal=True)
+def _peep(cell, gate, unit, z, c):
+    if not cell[0]:
+        return lambda cell, gate, unit, z, c: z
+    index = gate.literal_value
+
+    def peeping(cell, gate, unit, z, c):
+        p = cell.peepholes[index]
+        return fma(load_first(pointer(p) + unit, p.size - unit), c, z)
+
+    return peeping
+
+
+@overload(cell_forward)
+def _(cell, unit, z, state):
+    if cell.instance_class is LSTM:
+
+        def forward(cell, unit, z, state):
+            (z_i, z_f, z_g, z_o), (_, c_prev) = z, state
+            i = sigmoid(peep(cell, 0, unit, z_i, c_prev))
+            f = sigmoid(peep(cell, 1, unit, z_f, c_prev))
+            g = tanh(z_g)
+            c = fma(f, c_prev, i * g)
+            o = sigmoid(peep(cell, 2, unit, z_o, c))
+            tanh_c = tanh(c)
+            return (o * tanh_c, c), (i, f, g, o, tanh_c)
+
+        return forward
+
+
+@overload(cell_backward)
+def _(cell, unit, d_state, state, state_prev, saved):
+    if cell.instance_class is LSTM:
+
+        def backward(cell, unit, d_state, state, state_prev, saved):
+            (dh, dc), (_, c_prev), (i, f, g, o, tanh_c) = d_state, state_prev, saved
+            dz_o = dh * tanh_c * (o * (1.0 - o))
+            dc = fma(dh * o, fma(tanh_c * -1.0, tanh_c, 1.0), dc)
+            dc = peep(cell, 2, unit, dc, dz_o)
+            dz_i = dc * g * (i * (1.0 - i))
+            dz_f = dc * c_prev * (f * (1.0 - f))
+            dz_g = dc * i * fma(g * -1.0, g, 1.0)
+            dc_prev = peep(cell, 1, unit, peep(cell, 0, unit, dc * f, dz_i), dz_f)
+            return (dz_i, dz_f, dz_g, dz_o), (zeros(dh), dc_prev)
+
+        return backward
+
+
+@overload(weights_backward)
+def _(cell, sums, dz, state, state_prev):
+    if cell.instance_class is LSTM and cell[0]:
+
+        def peepholes_backward(cell, sums, dz, state, state_prev):
+            (d_i, d_f, d_o), (dz_i, dz_f, _, dz_o), (_, c), (_, c_prev) = sums, dz, state, state_prev
+            return fma(dz_i, c_prev, d_i), fma(dz_f, c_prev, d_f), fma(dz_o, c, d_o)
+
+        return peepholes_backward

@@ -1,0 +1,253 @@
+"""One stage of a step of any cell, for some rows and units: products in tiles, each followed by the cell's arithmetic.
+
+A step has one stage, or two (see `cells`). Pre-activations lie in "tile order", for each block of `lanes` units its
+gates' vectors side by side, so that a tile's result is all that the arithmetic of its units wants.
+Lanes beyond the last unit hold anything, and reach nobody.
+"""
+
+from fastrnn.kernels.cells import (
+    apart,
+    cell_backward,
+    cell_forward,
+    columns,
+    gates,
+    hidden,
+    hidden_part,
+    load_gates,
+    load_rest,
+    load_saved,
+    load_states,
+    output_backward,
+    output_forward,
+    saved,
+    stages,
+    states,
+    with_message,
+)
+from fastrnn.kernels.jit import device
+from fastrnn.kernels.matmul import MAX_ROWS, REGISTERS, widest
+from fastrnn.kernels.pack import padded, panel_size
+from fastrnn.kernels.simd import (
+    lanes,
+    load,
+    load_first,
+    prefetch_write,
+    store,
+    store_first,
+    store_many,
+    store_many_first,
+    zeros,
+)
+from fastrnn.kernels.tile import tile
+
+
+@device
+def gate_rows(rows, panels):
+    """Rows of each of the even tiles that `rows` are cut into, when a tile is at least `panels` vectors wide."""
+    most = max(1, min(MAX_ROWS, (REGISTERS - 1) // panels - 1))
+    count = -(-rows // most)
+    return -(-rows // max(count, 1))
+
+
+@device
+def set_aside(cell, rows, first, stop, left, start, z, z_row, aside):
+    """Move the inputs' part of the last gate aside; the hidden part's sum begins with its own bias instead."""
+    width = lanes(z)
+    for q in range(rows):
+        for v in range(first, stop):
+            at = z + (q * z_row + ((v - left) * gates(cell) + gates(cell) - 1) * width)
+            store(z + (q * z_row + (aside + v - left) * width), load(at))
+            store(at, load(start + v * width))
+
+
+@device
+def forward_rows(
+    cell, rows, left, right, H, P, W_hh, apart_bias, z, z_row, aside, h_prev, new, y, y_row, message, messages,
+    history, kept, stride, state_size, keeping,
+):  # fmt: skip
+    """The first stage of a step for `rows` rows and the unit blocks left..right-1.
+
+    z, h_prev, new, y, message, messages, history, kept point to the first of the rows, z also to the first of the
+    blocks. h_prev and new: states of the step before and of this one, state_size elements from state to state.
+    aside: vectors from z to the parts that are kept apart.
+    """
+    width = lanes(z)
+    G, F, S, A = gates(cell), hidden(cell), states(cell), saved(cell)
+    size = panel_size(P, width)
+    height = gate_rows(rows, F)
+    per_tile = max(1, widest(height) // F) if F == G else 1
+    full = padded(H, width)
+    for u in range(left, right, per_tile):
+        blocks = min(per_tile, right - u)
+        i = 0
+        while i < rows:
+            r = min(height, rows - i)
+            if stages(cell) == 1:
+                for q in range(i, i + r):
+                    for v in range(u, u + blocks):
+                        prefetch_write(y + (q * y_row + v * width))
+            at = z + (i * z_row + (u - left) * G * width)
+            if apart(cell):
+                set_aside(cell, r, u, u + blocks, left, apart_bias, z + i * z_row, z_row, aside)
+            tile(
+                r, blocks * F, P, h_prev + i * stride, stride, 1, W_hh + u * F * size, size,
+                at, z_row, at, z_row, width,
+            )  # fmt: skip
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    unit = v * width
+                    state = load_states(cell, h_prev + (q * stride + unit), state_size)
+                    row = z + q * z_row
+                    gate = load_gates(cell, row + (v - left) * G * width, width, row + (aside + v - left) * width)
+                    state, keep = cell_forward(cell, unit, gate, state)
+                    if stages(cell) == 1:
+                        store(new + (q * stride + unit), state[0])
+                        store_first(y + (q * y_row + unit), state[0], H - unit)
+                    else:
+                        store(message + (q * stride + unit), state[0])
+                        if keeping:
+                            store_first(messages + (q * H + unit), state[0], H - unit)
+                    store_many(new + (state_size + q * stride + unit), state_size, state[1:])
+                    if keeping or stages(cell) == 2:
+                        store_many(kept + (q * A * full + unit * A), width, keep)
+                    if keeping:
+                        store_many(history + (q * (S - 1) * full + unit), full, state[1:])
+            i += r
+
+
+@device
+def output_rows(
+    cell, rows, left, right, H, P, W_message, z, z_row, h_prev, new, y, y_row, message, kept, stride
+):  # fmt: skip
+    """The second stage: h from the message, for the blocks left..right-1 of h."""
+    width = lanes(z)
+    G, F, A = gates(cell), hidden(cell), saved(cell)
+    size = panel_size(H, width)
+    full = padded(H, width)
+    height = gate_rows(rows, 1)
+    step, gate, per_tile = G, F, 1  # a gate that the inputs feed, too
+    if F == G:
+        step, gate, per_tile = 1, 0, widest(height)
+    for u in range(left, right, per_tile):
+        blocks = min(per_tile, right - u)
+        i = 0
+        while i < rows:
+            r = min(height, rows - i)
+            at = z + (i * z_row + ((u - left) * step + gate) * width)
+            if F == G:
+                for q in range(r):
+                    for v in range(blocks):
+                        store(at + (q * z_row + v * width), zeros(z))
+            tile(r, blocks, H, message + i * stride, stride, 1, W_message + u * size, size, at, z_row, at, z_row, width)
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    unit = v * width
+                    z_message = load(z + (q * z_row + ((v - left) * step + gate) * width))
+                    keep = load_saved(cell, kept + (q * A * full + unit * A), width)
+                    h, more = output_forward(cell, unit, z_message, load(h_prev + (q * stride + unit)), keep)
+                    store(new + (q * stride + unit), h)
+                    store_first(y + (q * y_row + unit), h, P - unit)
+                    store_many(kept + (q * A * full + unit * A + (A - len(more)) * width), width, more)
+            i += r
+
+
+@device
+def backward_rows(
+    cell, rows, left, right, H, P, dz_next, dz_next_row, K, panels, d_message, dz_new, dz_stride, carry, carry_size, h,
+    h_row, h_prev, prev_h_row, history, prev, prev_row, prev_step, kept, dy, dy_row, dz,
+):  # fmt: skip
+    """One step's gradient of the pre-activations for `rows` rows and the unit blocks left..right-1.
+
+    carry: in, what reaches the states from the step after but for the recurrent product (K = 0: all of it); out, the
+    same for the step before. With two stages the product is the message's gradient instead, h the message, and the
+    carry holds all that reaches the states. The other pointers are at the first of the rows.
+    """
+    width = lanes(dz)
+    C, F, S, A = columns(cell), hidden(cell), states(cell), saved(cell)
+    size = panel_size(F * H if stages(cell) == 1 else P, width)
+    full = padded(H, width)
+    height = gate_rows(rows, 1)
+    per_tile = widest(height)
+    target = carry if stages(cell) == 1 else d_message
+    own = P if stages(cell) == 1 else H
+    for u in range(left, right, per_tile):
+        blocks = min(per_tile, right - u)
+        i = 0
+        while i < rows:
+            r = min(height, rows - i)
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    prefetch_write(dz + (q * C * H + v * width))
+                    if stages(cell) == 2:
+                        store(target + (q * full + v * width), zeros(dz))
+            at = target + (i * full + u * width)
+            tile(
+                r, blocks, K, dz_next + i * dz_next_row, dz_next_row, 1, panels + u * size, size,
+                at, full, at, full, width,
+            )  # fmt: skip
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    unit = v * width
+                    valid = H - unit
+                    at = carry + (q * full + unit)
+                    d_h = load(at)
+                    if stages(cell) == 1:
+                        d_h = d_h + load_first(dy + (q * dy_row + unit), valid)
+                    d_state = (d_h,) + load_rest(cell, at + carry_size, carry_size)
+                    d_state = with_message(cell, d_state, d_message + (q * full + unit))
+                    own_h = load_first(h + (q * h_row + unit), own - unit)
+                    state = (own_h,) + load_rest(cell, history + (q * (S - 1) * full + unit), full)
+                    own_h = load_first(h_prev + (q * prev_h_row + unit), P - unit)
+                    state_prev = (own_h,) + load_rest(cell, prev + (q * prev_row + unit), prev_step)
+                    keep = load_saved(cell, kept + (q * A * full + unit * A), width)
+                    d_columns, d_prev = cell_backward(cell, unit, d_state, state, state_prev, keep)
+                    store_many(at, carry_size, d_prev)
+                    store_many_first(dz + (q * C * H + unit), H, d_columns, valid)
+                    store_many_first(dz_new + (q * dz_stride + unit), H, hidden_part(cell, d_columns), valid)
+            i += r
+
+
+@device
+def output_backward_rows(
+    cell, rows, left, right, H, P, dz_next, dz_next_row, K, W_hh, dm_new, dm_stride, carry, h_prev, prev_h_row, kept,
+    dy, dy_row, d_output,
+):  # fmt: skip
+    """The second stage's gradient: the carry of h completed, and the gradient of the message's product."""
+    width = lanes(d_output)
+    A, size, full = saved(cell), panel_size(hidden(cell) * H, width), padded(H, width)
+    height = gate_rows(rows, 1)
+    per_tile = widest(height)
+    for u in range(left, right, per_tile):
+        blocks = min(per_tile, right - u)
+        i = 0
+        while i < rows:
+            r = min(height, rows - i)
+            at = carry + (i * full + u * width)
+            tile(
+                r,
+                blocks,
+                K,
+                dz_next + i * dz_next_row,
+                dz_next_row,
+                1,
+                W_hh + u * size,
+                size,
+                at,
+                full,
+                at,
+                full,
+                width,
+            )
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    unit = v * width
+                    valid = P - unit
+                    at = carry + (q * full + unit)
+                    d_h = load(at) + load_first(dy + (q * dy_row + unit), valid)
+                    store(at, d_h)
+                    own_h = load_first(h_prev + (q * prev_h_row + unit), valid)
+                    keep = load_saved(cell, kept + (q * A * full + unit * A), width)
+                    dm = output_backward(cell, unit, d_h, own_h, keep)
+                    store_first(d_output + (q * P + unit), dm, valid)
+                    store_first(dm_new + (q * dm_stride + unit), dm, valid)
+            i += r
