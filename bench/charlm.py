@@ -1,12 +1,14 @@
-"""Whole training steps of character models, side by side: `python bench/charlm.py [TEXT] [--threads 2]`.
+"""Whole training steps of character models, side by side: `python bench/charlm.py [TEXT] [--recipe "char-rnn lstm"]`.
 
 min-char-rnn: one tanh layer of 100, one window of 25 characters a step, Adagrad, gradients clipped by value; against
-fastrnn.reference.min_char_rnn (NumPy, float64) and torch. char-rnn: one tanh layer of 512, 64 windows of 50
-characters, Adam, gradients clipped by norm; against torch.
+fastrnn.reference.min_char_rnn (NumPy, float64) and torch. char-rnn tanh: one layer of 512, 64 windows of 50 characters,
+Adam, gradients clipped by norm; char-rnn lstm: the same training of two LSTM layers of 128 with 50 windows; both
+against torch. --cell, --hidden, --layers, --seq-length and --batch change the recipes that are run, which then is
+"char-rnn lstm" alone unless others are named.
 
-A step is everything from tokens to updated weights: batch, forward, loss, backward, clipping, optimiser; the hidden
-state is carried on. torch runs nn.RNN on one-hot rows, nn.Linear, F.cross_entropy and its own clipping; the rows come
-from F.one_hot or from a frozen nn.Embedding, the optimiser is torch.optim's plain, foreach or fused one, and the
+A step is everything from tokens to updated weights: batch, forward, loss, backward, clipping, optimiser; the state is
+carried on. torch runs nn.RNN, GRU or LSTM on one-hot rows, nn.Linear, F.cross_entropy and its own clipping; the rows
+come from F.one_hot or from a frozen nn.Embedding, the optimiser is torch.optim's plain, foreach or fused one, and the
 fastest of all these counts. Before anything is timed, fastrnn and torch train from the same weights on the same
 batches, and the largest relative difference of their losses is printed. (Under the min-char-rnn recipe it grows about
 tenfold a step, from rounding: Adagrad moves every weight by 0.1 in its first step, and the model becomes chaotic.)
@@ -20,11 +22,14 @@ import itertools
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from machine import describe, interleave, pin, seconds
+from machine import describe, fastest, interleave, pin
+from options import repeats_option, threads_option
+from rates import markdown
+from registry import CELLS
 
 import fastrnn
 from fastrnn import optim
@@ -41,7 +46,9 @@ NUMPY_STEPS = 20  # in one call of the reference's training loop
 class Recipe(NamedTuple):
     """A model and its training."""
 
+    cell: str
     hidden: int
+    layers: int
     T: int
     B: int
     optimizer: str
@@ -50,22 +57,26 @@ class Recipe(NamedTuple):
     clip_norm: float | None = None
     clip_value: float | None = None
 
+    def __str__(self) -> str:
+        return f"{self.cell} {self.layers}x{self.hidden}, {self.B}x{self.T} characters, {self.optimizer}"
+
 
 RECIPES = {
-    "min-char-rnn": Recipe(100, 25, 1, "Adagrad", 0.1, 25.0, clip_value=5.0),
-    "char-rnn": Recipe(512, 50, 64, "Adam", 2e-3, 1.0, clip_norm=5.0),
+    "min-char-rnn": Recipe("tanh", 100, 1, 25, 1, "Adagrad", 0.1, 25.0, clip_value=5.0),
+    "char-rnn tanh": Recipe("tanh", 512, 1, 50, 64, "Adam", 2e-3, 1.0, clip_norm=5.0),
+    "char-rnn lstm": Recipe("lstm", 128, 2, 50, 50, "Adam", 2e-3, 1.0, clip_norm=5.0),
 }
 
 
 def model_of(recipe: Recipe, vocabulary: str, dtype: str) -> CharLM:
     """A model with the same initial weights every time."""
-    return CharLM(vocabulary, hidden_size=recipe.hidden, dtype=dtype, seed=0)
+    return CharLM(vocabulary, recipe.cell, recipe.hidden, recipe.layers, dtype=dtype, seed=0)
 
 
 def fastrnn_step(recipe: Recipe, vocabulary: str, batches: Iterator[Batch], dtype: str) -> Step:
     model = model_of(recipe, vocabulary, dtype)
     optimizer = getattr(optim, recipe.optimizer)(model.parameters, recipe.lr)
-    state = model.initial_state(recipe.B)
+    state = None
 
     def step():
         nonlocal state
@@ -89,22 +100,23 @@ def torch_step(
     import torch
     from torch.nn import functional as F
 
-    V, floats = len(vocabulary), getattr(torch, dtype)
-    parts = {"rnn": torch.nn.RNN(V, recipe.hidden), "decoder": torch.nn.Linear(recipe.hidden, V)}
+    V, floats, cell = len(vocabulary), getattr(torch, dtype), CELLS[recipe.cell]
+    rnn = getattr(torch.nn, cell.layer)(V, recipe.hidden, recipe.layers, **cell.options)
+    parts = {"rnn": rnn, "decoder": torch.nn.Linear(recipe.hidden, V)}
     model = torch.nn.ModuleDict(parts).to(floats)
     weights = model_of(recipe, vocabulary, dtype).parameters
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
     rows = torch.nn.Embedding.from_pretrained(torch.eye(V, dtype=floats))
     options = {} if update == "plain" else {update: True}
     optimizer = getattr(torch.optim, recipe.optimizer)(model.parameters(), recipe.lr, **options)
-    state = torch.zeros(1, recipe.B, recipe.hidden, dtype=floats)
+    state = None
 
     def step():
         nonlocal state
         tokens, targets = (torch.from_numpy(array) for array in next(batches))
         x = rows(tokens) if inputs == "embedding" else F.one_hot(tokens, V).to(floats)
         y, state = model["rnn"](x, state)
-        state = state.detach()
+        state = state.detach() if torch.is_tensor(state) else tuple(s.detach() for s in state)
         loss = F.cross_entropy(model["decoder"](y).view(-1, V), targets.view(-1)) * recipe.scale
         optimizer.zero_grad()
         loss.backward()
@@ -121,7 +133,7 @@ def torch_step(
 def numpy_steps(recipe: Recipe, vocabulary: str, tokens: np.ndarray) -> Callable[[], object]:
     """NUMPY_STEPS steps of the reference."""
     weights = min_char_rnn.init(len(vocabulary), recipe.hidden, np.random.default_rng(0))
-    return lambda: min_char_rnn.train(tokens, weights, NUMPY_STEPS, recipe.T, recipe.lr, recipe.clip_value)
+    return lambda: min_char_rnn.train(tokens, weights, NUMPY_STEPS, recipe.T, recipe.lr, recipe.clip_value or np.inf)
 
 
 def fastest_torch(recipe: Recipe, vocabulary: str, batches: Callable[[], Iterator[Batch]]) -> tuple[str, Step]:
@@ -130,10 +142,7 @@ def fastest_torch(recipe: Recipe, vocabulary: str, batches: Callable[[], Iterato
     for inputs, update in itertools.product(("one-hot", "embedding"), ("plain", "foreach", "fused")):
         name = f"torch ({inputs} input, {update} {recipe.optimizer})"
         steps[name] = torch_step(recipe, vocabulary, batches(), "float32", inputs, update)
-    calls = 1 + 500 // (recipe.T * recipe.B)
-    for step in steps.values():
-        step()
-    return min(steps.items(), key=lambda item: min(seconds(item[1], calls) for _ in range(5)))
+    return fastest(steps)
 
 
 def differences(
@@ -145,17 +154,19 @@ def differences(
     return [abs(ours() / theirs() - 1) for _ in range(steps)]
 
 
-def compare(name: str, text: str, threads: int, repeats: int, steps: int) -> str:
+def compare(recipe: Recipe, text: str, threads: int, repeats: int, steps: int) -> list[list[str]]:
     """The lines of the table for one recipe."""
     fastrnn.set_num_threads(threads)
-    recipe, vocabulary = RECIPES[name], vocabulary_of(text)
+    vocabulary = vocabulary_of(text)
     tokens = model_of(recipe, vocabulary, "float32").encode(text)
     windows = Batches(tokens, recipe.B, recipe.T)
 
     def batches():
         return (windows[i % len(windows)] for i in itertools.count())
 
-    runs = {f"fastrnn {dtype}": fastrnn_step(recipe, vocabulary, batches(), dtype) for dtype in ("float32", "float64")}
+    runs: dict[str, Callable[[], object]] = {
+        f"fastrnn {dtype}": fastrnn_step(recipe, vocabulary, batches(), dtype) for dtype in ("float32", "float64")
+    }
     steps_a_call = dict.fromkeys(runs, 1)
     if importlib.util.find_spec("torch"):
         import torch
@@ -164,10 +175,10 @@ def compare(name: str, text: str, threads: int, repeats: int, steps: int) -> str
         for dtype in ("float32", "float64"):
             gaps = differences(recipe, vocabulary, batches, dtype, steps)
             extent = f"{max(gaps[:10]):.1e} in the first 10 steps, {max(gaps):.1e} in {steps}"
-            click.echo(f"{name}, {dtype}: losses differ from torch's by at most {extent}")
+            click.echo(f"{recipe}, {dtype}: losses differ from torch's by at most {extent}")
         system, step = fastest_torch(recipe, vocabulary, batches)
         runs[system], steps_a_call[system] = step, 1
-    if name == "min-char-rnn":
+    if recipe == RECIPES["min-char-rnn"]:
         system = "NumPy float64"
         runs[system], steps_a_call[system] = numpy_steps(recipe, vocabulary, tokens), NUMPY_STEPS
     times = {system: [t / steps_a_call[system] for t in ts] for system, ts in interleave(runs, repeats).items()}
@@ -175,23 +186,30 @@ def compare(name: str, text: str, threads: int, repeats: int, steps: int) -> str
     for system, ts in times.items():
         t = statistics.median(ts)
         ratio = statistics.median(theirs / ours for ours, theirs in zip(times["fastrnn float32"], ts, strict=True))
-        lines.append(f"| {name} | {system} | {1e3 * t:.3f} | {recipe.T * recipe.B / t:,.0f} | {ratio:.2f} |")
-    return "\n".join(lines)
+        lines.append([str(recipe), system, f"{1e3 * t:.3f}", f"{recipe.T * recipe.B / t:,.0f}", f"{ratio:.2f}"])
+    return lines
 
 
 @click.command()
 @click.argument("text", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--recipe", "names", multiple=True, type=click.Choice(list(RECIPES)), help="Default: both.")
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--repeats", type=click.IntRange(1), default=9, show_default=True)
+@click.option("--recipe", "names", multiple=True, type=click.Choice(list(RECIPES)), help="Default: all.")
+@click.option("--cell", type=click.Choice(list(CELLS)), help="Instead of the recipe's, as the following.")
+@click.option("--hidden", type=click.IntRange(1))
+@click.option("--layers", type=click.IntRange(1))
+@click.option("--seq-length", "T", type=click.IntRange(1))
+@click.option("--batch", "B", type=click.IntRange(1))
+@threads_option
+@repeats_option
 @click.option("--steps", type=click.IntRange(1), default=100, show_default=True, help="Whose losses are compared.")
-def main(text: Path | None, names: tuple[str, ...], threads: int, repeats: int, steps: int) -> None:
+def main(text: Path | None, names: tuple[str, ...], threads: int, repeats: int, steps: int, **fields: Any) -> None:
     """Print milliseconds a step and characters a second."""
     pin(threads)
     characters = read_text(text) if text else standard_library()
-    lines = [compare(name, characters, threads, repeats, steps) for name in names or RECIPES]
-    click.echo("| model | system | ms/step | characters/s | times fastrnn float32 |\n|---|---|---:|---:|---:|")
-    click.echo("\n".join(lines))
+    changes = {name: value for name, value in fields.items() if value is not None}
+    names = names or (("char-rnn lstm",) if changes else tuple(RECIPES))
+    recipes = [RECIPES[name]._replace(**changes) for name in names]
+    lines = [line for recipe in recipes for line in compare(recipe, characters, threads, repeats, steps)]
+    click.echo(markdown(["model", "system"], ["ms/step", "characters/s", "times fastrnn float32"], lines))
     click.echo(f"\n{describe(threads, 'torch')}")
 
 

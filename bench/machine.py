@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,7 +15,7 @@ import fastrnn
 from fastrnn.kernels.target import TARGET
 
 WINDOW = 0.1  # seconds of calls in one measurement
-PAUSE = 0.02  # seconds before each, longer than any library's idle threads keep spinning
+PAUSE = 0.1  # seconds before each, longer than any library's idle threads keep spinning (onnxruntime's: 0.04)
 
 
 def pin(threads: int) -> None:
@@ -82,3 +83,11 @@ def interleave(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
             times[name].append(seconds(runs[name], calls[name]))
         names.append(names.pop(0))
     return times
+
+
+def fastest(variants: Mapping[str, Callable[[], Any]]) -> tuple[str, Callable[[], Any]]:
+    """The variant that took the least time in three interleaved measurements."""
+    if len(variants) == 1:
+        return next(iter(variants.items()))
+    times = interleave(variants, 3)
+    return min(variants.items(), key=lambda variant: min(times[variant[0]]))

@@ -1,10 +1,29 @@
-"""The shapes that benchmarks run: the goals' sizes, sizes that others published, and odd ones that nobody tuned for."""
+"""What benchmarks run: the cells, and the shapes: the goals' sizes, sizes that others published, and odd ones."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+
+class Cell(NamedTuple):
+    """A recurrent cell and how its layers are called."""
+
+    layer: str  # in fastrnn, torch.nn and ONNX; with "Cell" behind it a single step in the first two
+    gates: int
+    states: int
+    options: dict[str, Any]  # of the constructors in fastrnn and torch.nn
+
+
+CELLS = {
+    "tanh": Cell("RNN", 1, 1, {"nonlinearity": "tanh"}),
+    "relu": Cell("RNN", 1, 1, {"nonlinearity": "relu"}),
+    "gru": Cell("GRU", 3, 1, {}),
+    "lstm": Cell("LSTM", 4, 2, {}),
+}
+
+DEFAULT_CELLS = ("tanh", "gru", "lstm")
 
 
 class Shape(NamedTuple):
-    """Steps, batch, input and hidden size of one Elman layer."""
+    """Steps, batch, input and hidden size of one layer."""
 
     T: int
     B: int
@@ -14,10 +33,12 @@ class Shape(NamedTuple):
     def __str__(self) -> str:
         return ",".join(map(str, self))
 
-    @property
-    def flops(self) -> int:
-        """Of the products of the forward pass; forward and backward take three times as many."""
-        return 2 * self.T * self.B * self.H * (self.I + self.H)
+    def flops(self, cell: str, steps: int | None = None) -> int:
+        """Of the products of the forward pass; forward and backward take three times as many.
+
+        steps : of all sequences together, T*B if None
+        """
+        return 2 * (self.T * self.B if steps is None else steps) * CELLS[cell].gates * self.H * (self.I + self.H)
 
 
 SHAPES = {

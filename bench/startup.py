@@ -1,7 +1,7 @@
-"""What a user waits for before anything is trained: `python bench/startup.py [--repeats 5] [--cold-repeats 1]`.
+"""What a user waits for before anything is trained: `python bench/startup.py [--cell lstm] [--cold-repeats 1]`.
 
-Every measurement is a fresh process: imports, and a first training step of the char-rnn model (import included), with
-all kernels in the disk cache and with an empty one.
+Every measurement is a fresh process: imports, and a first training step of a character model of each cell (import
+included), with all kernels in the disk cache and with an empty one.
 """
 
 import os
@@ -9,14 +9,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 import click
 from machine import describe
+from options import cell_option
+from rates import markdown
 
 FIRST_STEP = """
 import numpy as np
 import fastrnn
-model = fastrnn.models.CharLM("abcdefgh", hidden_size=512, seed=0)
+model = fastrnn.models.CharLM("abcdefgh", "{cell}", 512, seed=0)
 optimizer = fastrnn.optim.Adam(model.parameters)
 tokens = np.random.default_rng(0).integers(0, 8, (50, 64))
 model.train_step(tokens, tokens, None, optimizer, clip_norm=5.0)
@@ -32,28 +35,32 @@ def run(code: str, cache: str | None = None) -> float:
     return float(result.stdout)
 
 
-def cold_step() -> float:
+def first_step(cell: str, cache: str | None = None) -> float:
+    """Seconds of import and a first training step in a fresh process."""
+    return run(FIRST_STEP.format(cell=cell), cache)
+
+
+def cold_step(cell: str) -> float:
     """Seconds of a first step with an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
-        return run(FIRST_STEP, folder)
+        return first_step(cell, folder)
 
 
 @click.command()
+@cell_option
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--cold-repeats", type=click.IntRange(0), default=1, show_default=True)
-def main(repeats: int, cold_repeats: int) -> None:
+def main(cells: tuple[str, ...], repeats: int, cold_repeats: int) -> None:
     """Print medians in seconds."""
-    measurements = {
-        "import numba": lambda: run("import numba"),
-        "import fastrnn": lambda: run("import fastrnn"),
-        "first step, kernels cached": lambda: run(FIRST_STEP),
-    }
-    run(FIRST_STEP)
-    click.echo("| what | seconds |\n|---|---:|")
-    for name, measure in measurements.items():
-        click.echo(f"| {name} | {statistics.median(measure() for _ in range(repeats)):.2f} |")
-    if cold_repeats:
-        click.echo(f"| first step, empty cache | {statistics.median(cold_step() for _ in range(cold_repeats)):.1f} |")
+    measurements = {f"import {package}": partial(run, f"import {package}") for package in ("numba", "fastrnn")}
+    measurements |= {f"first step of {cell}, kernels cached": partial(first_step, cell) for cell in cells}
+    for measure in measurements.values():
+        measure()
+    rows = [[name, f"{statistics.median(m() for _ in range(repeats)):.2f}"] for name, m in measurements.items()]
+    for cell in cells if cold_repeats else ():
+        cold = statistics.median(cold_step(cell) for _ in range(cold_repeats))
+        rows.append([f"first step of {cell}, empty cache", f"{cold:.1f}"])
+    click.echo(markdown(["what"], ["seconds"], rows))
     click.echo(f"\n{describe(os.cpu_count() or 1)}")
 
 

@@ -1,6 +1,8 @@
 """Fresh processes: import, the first training step from the disk cache, and with every kernel to compile."""
 
-from startup import FIRST_STEP, cold_step, run
+import pytest
+from registry import DEFAULT_CELLS
+from startup import cold_step, first_step, run
 
 
 def test_import(benchmark):
@@ -8,11 +10,13 @@ def test_import(benchmark):
     benchmark.pedantic(run, ("import fastrnn",), rounds=5, warmup_rounds=1)
 
 
-def test_first_step_from_cache(benchmark):
+@pytest.mark.parametrize("cell", DEFAULT_CELLS)
+def test_first_step_from_cache(benchmark, cell):
     benchmark.group = "fresh process"
-    benchmark.pedantic(run, (FIRST_STEP,), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(first_step, (cell,), rounds=5, warmup_rounds=1)
 
 
-def test_first_step_compiling(benchmark):
+@pytest.mark.parametrize("cell", DEFAULT_CELLS)
+def test_first_step_compiling(benchmark, cell):
     benchmark.group = "fresh process, empty cache"
-    benchmark.pedantic(cold_step, rounds=1)
+    benchmark.pedantic(cold_step, (cell,), rounds=1)
