@@ -1,21 +1,29 @@
 """fastrnn: recurrent networks trained on CPUs, in compiled kernels behind torch-shaped layers."""
 
-from fastrnn import models, optim
-from fastrnn.layers import RNN, Dropout, Embedding, Linear
+from fastrnn import gradcheck, models, optim
+from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, GRUCell, Linear, LSTMCell, RNNCell
 from fastrnn.loss import cross_entropy
 from fastrnn.parameters import Parameters
+from fastrnn.ragged import Packed
 from fastrnn.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "RNN",
     "Dropout",
     "Embedding",
+    "GRUCell",
+    "LSTMCell",
     "Linear",
+    "Packed",
     "Parameters",
+    "RNNCell",
     "cross_entropy",
     "get_num_threads",
+    "gradcheck",
     "models",
     "optim",
     "set_num_threads",

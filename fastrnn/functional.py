@@ -211,7 +211,7 @@ def recurrent(
         found = {name: v for name, v in zip(shape.saved, vectors, strict=True) if name in shape.gates}
         found |= dict(zip(shape.states[1:], history.reshape(N, S - 1, full).transpose(1, 0, 2), strict=True))
         order = slice(None) if steps.order is None else steps.order
-        return {name: np.ascontiguousarray(v[order, :H]) for name, v in found.items()}
+        return {name: np.array(v[order, :H]) for name, v in found.items()}
 
     return _states(final, S, B, P, H), pullback, activations
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from cases import DTYPES, wide
 from numerics import assert_close, complex_step, rounding_budget
-from oracles import assert_same, assert_within, charlm
+from oracles import arrays_of, assert_same, assert_within, charlm, state_of
 
 from fastrnn import Dropout, optim
 from fastrnn.models import CharLM
 
 VOCABULARY = "abcdefghijkl"
-MODELS = [(cell, layers, E) for cell in ("tanh", "relu") for layers in (1, 2) for E in (0, 5)]
+CELLS = ("tanh", "relu", "gru", "lstm")
+MODELS = [(cell, layers, E) for cell in CELLS for layers in (1, 2) for E in (0, 5)]
 models = pytest.mark.parametrize(("cell", "num_layers", "embedding_size"), MODELS)
 
 
@@ -25,17 +26,23 @@ def window(lm, T=7, B=3, seed=0):
     """tokens, targets, state."""
     rng = np.random.default_rng(seed)
     tokens, targets = rng.integers(0, len(lm.vocabulary), (2, T, B))
-    return tokens, targets, rng.uniform(-1, 1, (lm.rnn.num_layers, B, lm.rnn.hidden_size)).astype(lm.parameters.dtype)
+    zeros = arrays_of(lm.initial_state(B))
+    return tokens, targets, state_of(tuple(rng.uniform(-1, 1, part.shape).astype(part.dtype) for part in zeros))
+
+
+def parts(state):
+    """A state's arrays by name."""
+    return dict(zip(("h", "c"), arrays_of(state), strict=False))
 
 
 def results(lm, tokens, targets, state):
     loss, state, grads = lm.loss_and_gradients(tokens, targets, state)
-    return {"loss": np.float64(loss), "state": state, **grads}
+    return {"loss": np.float64(loss), **parts(state), **grads}
 
 
 def expected_results(lm, tokens, targets, state, masks=()):
-    loss, state, grads = charlm(lm.parameters, tokens, targets, state, lm.rnn.nonlinearity, masks)
-    return {"loss": loss, "state": state, **grads}
+    loss, state, grads = charlm(lm.parameters, tokens, targets, state, lm.config["cell"], masks)
+    return {"loss": loss, **parts(state), **grads}
 
 
 # Against the reference
@@ -54,16 +61,21 @@ def test_float32_errors_are_those_of_rounding(cell, num_layers, embedding_size):
     lm = build(cell, num_layers, embedding_size, "float32")
     tokens, targets, state = window(lm)
 
-    def exact(state, **p):
-        loss, h, grads = charlm(p, tokens, targets, state, cell)
-        return {"loss": loss, "state": h, **grads}
+    def exact(**inputs):
+        p = {name: inputs[name] for name in lm.parameters}
+        given = state_of(tuple(inputs[name] for name in parts(state)))
+        loss, new, grads = charlm(p, tokens, targets, given, cell)
+        return {"loss": loss, **parts(new), **grads}
 
-    inputs = wide({"state": state} | dict(lm.parameters))
+    inputs = wide(parts(state) | dict(lm.parameters))
     budget = rounding_budget(exact, inputs, np.dtype("float32"))
     assert assert_within(results(lm, tokens, targets, state), exact(**inputs), budget) > 0.01
 
 
-@pytest.mark.parametrize(("cell", "num_layers", "embedding_size"), [("tanh", 1, 0), ("relu", 2, 2), ("tanh", 2, 3)])
+@pytest.mark.parametrize(
+    ("cell", "num_layers", "embedding_size"),
+    [("tanh", 1, 0), ("relu", 2, 2), ("tanh", 2, 3), ("gru", 1, 2), ("lstm", 2, 0)],
+)
 def test_gradients_equal_the_complex_step(cell, num_layers, embedding_size):
     lm = build(cell, num_layers, embedding_size, vocabulary="abcd", hidden_size=3)
     tokens, targets, state = window(lm, 5, 2)
@@ -77,7 +89,7 @@ def test_scale_is_a_factor_of_the_gradients():
     given = window(lm)
     expected = results(lm, *given)
     loss, state, grads = lm.loss_and_gradients(*given, scale=25.0)
-    got = {"loss": loss, "state": state} | {name: value / 25 for name, value in grads.items()}
+    got = {"loss": loss, **parts(state)} | {name: value / 25 for name, value in grads.items()}
     assert_close(got, expected, 1e-14)
     assert loss == expected["loss"]
 
@@ -92,8 +104,8 @@ def test_all_ways_to_the_loss_agree(cell, num_layers, embedding_size, dtype):
     logits, h_called = lm(tokens, state)
     assert type(loss) is type(evaluated) is float
     assert loss == evaluated
-    np.testing.assert_array_equal(h, h_evaluated, strict=True)
-    np.testing.assert_array_equal(h, h_called, strict=True)
+    assert_same(parts(h_evaluated), parts(h))
+    assert_same(parts(h_called), parts(h))
     assert logits.dtype == dtype
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     each = np.log(np.exp(shifted).sum(-1)) - np.take_along_axis(shifted, targets[..., None], -1)[..., 0]
@@ -103,26 +115,32 @@ def test_all_ways_to_the_loss_agree(cell, num_layers, embedding_size, dtype):
 # States and rows
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
-def test_the_state_carries_the_text(num_layers):
-    lm = build(num_layers=num_layers, embedding_size=5, dtype="float32")
+@models
+def test_the_state_carries_the_text(cell, num_layers, embedding_size):
+    lm = build(cell, num_layers, embedding_size, "float32")
     tokens, targets, state = window(lm, 9)
     logits, final = lm(tokens, state)
     first, h = lm(tokens[:4], state)
     second, h = lm(tokens[4:], h)
     np.testing.assert_array_equal(np.concatenate([first, second]), logits)
-    np.testing.assert_array_equal(h, final)
+    assert_same(parts(h), parts(final))
     assert lm.loss(tokens, targets, state)[0] != lm.loss(tokens, targets)[0]
 
 
-def test_no_state_is_zeros():
-    lm = build(num_layers=2)
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_state_is_zeros(cell):
+    lm = build(cell, num_layers=2)
     tokens, targets, _ = window(lm)
     zeros = lm.initial_state(3)
-    assert zeros.shape == (2, 3, 19)
-    assert zeros.dtype == lm.parameters.dtype
-    assert not zeros.any()
-    assert_same(results(lm, tokens, targets, None), results(lm, tokens, targets, zeros))
+    assert len(arrays_of(zeros)) == (2 if cell == "lstm" else 1)
+    for part in arrays_of(zeros):
+        assert part.shape == (2, 3, 19)
+        assert part.dtype == lm.parameters.dtype
+        assert not part.any()
+    expected = results(lm, tokens, targets, zeros)
+    assert_same(results(lm, tokens, targets, None), expected)
+    if cell == "lstm":
+        assert_same(results(lm, tokens, targets, (None, zeros[1])), expected)
 
 
 @pytest.mark.parametrize("embedding_size", [0, 5])
@@ -193,9 +211,10 @@ def test_repeats_give_the_same_bits():
 # Dropout
 
 
+@pytest.mark.parametrize("cell", ["tanh", "gru", "lstm"])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("embedding_size", [0, 5])
-def test_dropout(num_layers, embedding_size, monkeypatch):
+def test_dropout(embedding_size, num_layers, cell, monkeypatch):
     """Behind every layer, in training alone; the gradients are those of the masks that were drawn."""
     masks, original = [], Dropout.vjp
 
@@ -205,7 +224,7 @@ def test_dropout(num_layers, embedding_size, monkeypatch):
         return y, pullback
 
     monkeypatch.setattr(Dropout, "vjp", vjp)
-    lm, plain = (build("tanh", num_layers, embedding_size, dropout=p) for p in (0.4, 0.0))
+    lm, plain = (build(cell, num_layers, embedding_size, dropout=p) for p in (0.4, 0.0))
     given = window(lm)
     got = results(lm, *given)
     assert len(masks) == num_layers
@@ -221,8 +240,9 @@ def test_dropout(num_layers, embedding_size, monkeypatch):
     "limits", [{}, {"clip_norm": 0.1}, {"clip_norm": 1e3}, {"clip_value": 0.01}, {"scale": 25.0}], ids=str
 )
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_training_step_is_its_parts(limits, dtype):
-    lm, twin = (build(num_layers=2, embedding_size=5, dtype=dtype) for _ in range(2))
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+def test_a_training_step_is_its_parts(cell, limits, dtype):
+    lm, twin = (build(cell, num_layers=2, embedding_size=5, dtype=dtype) for _ in range(2))
     optimizer, twin_optimizer = optim.Adam(lm.parameters), optim.Adam(twin.parameters)
     state = None
     for seed in range(3):
@@ -238,12 +258,15 @@ def test_a_training_step_is_its_parts(limits, dtype):
         got_loss, got_norm, state = lm.train_step(tokens, targets, state, optimizer, **limits)
         assert type(got_loss) is type(got_norm) is float
         assert (got_loss, got_norm) == (scale * loss, norm)
-        np.testing.assert_array_equal(state, h)
+        assert_same(parts(state), parts(h))
         np.testing.assert_array_equal(lm.parameters.flat, twin.parameters.flat)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("cell", "num_layers", "embedding_size"), [("tanh", 1, 0), ("relu", 1, 8), ("tanh", 2, 8)])
+@pytest.mark.parametrize(
+    ("cell", "num_layers", "embedding_size"),
+    [("tanh", 1, 0), ("relu", 1, 8), ("tanh", 2, 8), ("gru", 1, 0), ("lstm", 2, 8)],
+)
 def test_a_short_text_is_memorised(cell, num_layers, embedding_size, dtype):
     text = "hello world " * 40
     lm = CharLM("".join(sorted(set(text))), cell, 48, num_layers, embedding_size, dtype=dtype, seed=0)
@@ -271,12 +294,13 @@ def test_encode_and_decode():
     assert lm.decode([]) == ""
 
 
-def test_config_builds_the_model_again():
-    lm = build("relu", 2, 5, "float32", dropout=0.25, hidden_size=np.int64(7))
+@pytest.mark.parametrize("cell", CELLS)
+def test_config_builds_the_model_again(cell):
+    lm = build(cell, 2, 5, "float32", dropout=0.25, hidden_size=np.int64(7))
     config = json.loads(json.dumps(lm.config))
     assert config == {
         "vocabulary": VOCABULARY,
-        "cell": "relu",
+        "cell": cell,
         "hidden_size": 7,
         "num_layers": 2,
         "embedding_size": 5,
@@ -288,6 +312,24 @@ def test_config_builds_the_model_again():
     twin.parameters.update(lm.parameters)
     given = window(lm)
     assert twin.loss(*given)[0] == lm.loss(*given)[0]
+
+
+def test_names_of_parameters():
+    """Of which checkpoints are made."""
+    assert build("tanh", 1, 5).parameters.shapes == {
+        "embedding.weight": (12, 5),
+        "rnn.weight_ih_l0": (19, 5),
+        "rnn.weight_hh_l0": (19, 19),
+        "rnn.bias_ih_l0": (19,),
+        "rnn.bias_hh_l0": (19,),
+        "decoder.weight": (12, 19),
+        "decoder.bias": (12,),
+    }
+    for cell, gates in (("gru", 3), ("lstm", 4)):
+        shapes = build(cell, 2).parameters.shapes
+        assert shapes["rnn.weight_ih_l0"] == (gates * 19, 12)
+        assert shapes["rnn.weight_hh_l1"] == (gates * 19, 19)
+        assert shapes["decoder.weight"] == (12, 19)
 
 
 def test_seeds():
@@ -326,9 +368,10 @@ def test_the_prime_decides_what_follows():
     assert len({lm.sample(20, prime, temperature=0) for prime in ("a", "b", "ab", "ba", "aaab")}) > 2
 
 
-def test_sampling_continues_the_prime():
+@pytest.mark.parametrize("cell", CELLS)
+def test_sampling_continues_the_prime(cell):
     """As calls one by one would, the likeliest character each time."""
-    lm = build(num_layers=2, embedding_size=5)
+    lm = build(cell, num_layers=2, embedding_size=5)
     logits, state = lm(lm.encode("abcd")[:, None])
     expected = ""
     for _ in range(20):

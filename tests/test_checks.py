@@ -4,7 +4,22 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import RNN, Dropout, Embedding, Linear, Parameters, checks, cross_entropy, optim
+from fastrnn import (
+    GRU,
+    LSTM,
+    RNN,
+    Dropout,
+    Embedding,
+    GRUCell,
+    Linear,
+    LSTMCell,
+    Packed,
+    Parameters,
+    RNNCell,
+    checks,
+    cross_entropy,
+    optim,
+)
 from fastrnn.models import CharLM
 
 MORE_THREADS = fastrnn.get_num_threads() + 1
@@ -26,8 +41,24 @@ def rnn_pullback(*cotangents):
     return rnn().vjp(f32(4, 3, 5))[1](*cotangents)
 
 
-def model():
-    return CharLM("abc", hidden_size=4)
+def lstm(**options):
+    return LSTM(5, 18, 2, **options)
+
+
+def lstm_pullback(*cotangents, **options):
+    return lstm(**options).vjp(f32(4, 3, 5))[1](*cotangents)
+
+
+def packed(width=5):
+    return Packed(f32(7, width), [0, 4, 4, 7])
+
+
+def packed_pullback(dy):
+    return rnn().vjp(packed())[1](dy)
+
+
+def model(cell="tanh"):
+    return CharLM("abc", cell, hidden_size=4)
 
 
 def parameters():
@@ -57,6 +88,9 @@ SHAPES_AND_VALUES = {
     "hidden_size: expected an integer >= 1, got 0": lambda: RNN(2, 0),
     "num_layers: expected an integer >= 1, got 0": lambda: RNN(2, 3, 0),
     "nonlinearity: expected one of tanh, relu, got 'sigmoid'": lambda: RNN(2, 3, nonlinearity="sigmoid"),
+    "nonlinearity: expected one of tanh, relu, got 'sine'": lambda: RNNCell(2, 3, nonlinearity="sine"),
+    "hidden_size: expected an integer >= 1, got -3": lambda: LSTM(2, -3),
+    "dropout: expected a number in 0..1, got 2": lambda: GRU(2, 3, dropout=2),
     "nonlinearity: expected one of tanh, relu, got None": lambda: RNN(2, 3, nonlinearity=None),
     "p: expected a number in 0..1, got 1.5": lambda: Dropout(1.5),
     "p: expected a number in 0..1, got -0.1": lambda: Dropout(-0.1),
@@ -88,6 +122,60 @@ SHAPES_AND_VALUES = {
     "dh_n: expected shape (num_layers, B, hidden_size) = (2, 3, 18), got (3, 18)": lambda: rnn_pullback(
         None, f32(3, 18)
     ),
+    "h0: expected shape (2*num_layers, B, hidden_size) = (4, 3, 18), got (2, 3, 18)": lambda: GRU(
+        5, 18, 2, bidirectional=True
+    )(f32(4, 3, 5), f32(2, 3, 18)),
+    "h0: expected shape (num_layers, B, proj_size) = (2, 3, 7), got (2, 3, 18)": lambda: lstm(proj_size=7)(
+        f32(4, 3, 5), (f32(2, 3, 18), None)
+    ),
+    "c0: expected shape (num_layers, B, hidden_size) = (2, 3, 18), got (2, 3, 7)": lambda: lstm(proj_size=7)(
+        f32(4, 3, 5), (None, f32(2, 3, 7))
+    ),
+    "c0: expected shape (num_layers, hidden_size) = (2, 18), got (2, 1, 18)": lambda: lstm()(
+        f32(4, 5), (f32(2, 18), f32(2, 1, 18))
+    ),
+    "initial: expected (h0, c0), got ndarray": lambda: lstm()(f32(4, 3, 5), f32(2, 3, 18)),
+    "initial: expected (h0, c0), got tuple of 1": lambda: lstm()(f32(4, 3, 5), (f32(2, 3, 18),)),
+    "initial: expected (h0, c0), got list of 3": lambda: lstm()(f32(4, 3, 5), [None] * 3),
+    "h0: expected shape (num_layers, B, hidden_size) = (2, 3, 18), got (2, 2, 3, 18)": lambda: rnn()(
+        f32(4, 3, 5), (f32(2, 3, 18), f32(2, 3, 18))
+    ),
+    "d_state: expected (dh_n, dc_n), got ndarray": lambda: lstm_pullback(None, f32(2, 3, 18)),
+    "dc_n: expected shape (num_layers, B, hidden_size) = (2, 3, 18), got (2, 3)": lambda: lstm_pullback(
+        None, (None, f32(2, 3))
+    ),
+    "dy: expected shape (4, 3, 7), got (4, 3, 18)": lambda: lstm_pullback(f32(4, 3, 18), proj_size=7),
+    "proj_size: expected an integer in 0..17, got 18": lambda: lstm(proj_size=18),
+    "proj_size: expected an integer in 0..17, got -1": lambda: lstm(proj_size=-1),
+    "forget_bias: expected None without bias, got 1.0": lambda: lstm(bias=False, forget_bias=1.0),
+    "lengths: expected shape (B,) = (3,), got (2,)": lambda: rnn()(f32(4, 3, 5), lengths=[4, 4]),
+    "lengths: expected shape (B,) = (3,), got ()": lambda: rnn()(f32(4, 3, 5), lengths=4),
+    "lengths: expected shape (B,) = (3,), got (1, 3)": lambda: rnn().vjp(f32(4, 3, 5), lengths=[[4, 4, 4]]),
+    "lengths: expected shape (B,) = (4,), got (3,)": lambda: rnn(batch_first=True)(f32(4, 3, 5), lengths=[3, 3, 3]),
+    "lengths: expected shape (B,) = (1,), got (2,)": lambda: rnn()(f32(4, 5), lengths=[4, 4]),
+    "lengths: expected 0 <= length <= 4, got 5": lambda: rnn()(f32(4, 3, 5), lengths=[4, 5, 9]),
+    "lengths: expected 0 <= length <= 4, got -1": lambda: rnn()(f32(4, 3, 5), lengths=[0, -1, 2]),
+    "lengths: expected 0 <= length <= 3, got 4": lambda: rnn(batch_first=True)(f32(4, 3, 5), lengths=[4] * 4),
+    "lengths: expected None with a Packed x, got [4, 0, 3]": lambda: rnn()(packed(), lengths=[4, 0, 3]),
+    "x.data: expected shape (N, input_size) = (7, 5), got (7, 6)": lambda: rnn()(packed(6)),
+    "x.data: expected shape (N, input_size) = (7, 5), got (7,)": lambda: rnn()(Packed(f32(7), [0, 4, 4, 7])),
+    "h0: expected shape (num_layers, B, hidden_size) = (2, 3, 18), got (2, 7, 18)": lambda: rnn()(
+        packed(), f32(2, 7, 18)
+    ),
+    "dy: expected shape (7, 18), got (4, 3, 18)": lambda: packed_pullback(f32(4, 3, 18)),
+    "dy: expected shape (7, 18), got (7, 5)": lambda: packed_pullback(packed()),
+    "dy.offsets: expected [0, 4, 4, 7], got [0, 4, 7]": lambda: packed_pullback(Packed(f32(7, 18), [0, 4, 7])),
+    "x: expected shape (B, input_size) or (input_size,), got (1, 3, 5)": lambda: GRUCell(5, 18)(f32(1, 3, 5)),
+    "x: expected shape (B, input_size) or (input_size,), got ()": lambda: RNNCell(5, 18)(np.float32(1)),
+    "x: expected shape (B, input_size) or (input_size,) = (3, 5), got (3, 6)": lambda: LSTMCell(5, 18)(f32(3, 6)),
+    "x: expected shape (B, input_size) or (input_size,) = (5,), got (6,)": lambda: LSTMCell(5, 18)(f32(6)),
+    "h: expected shape (B, hidden_size) = (3, 18), got (1, 18)": lambda: GRUCell(5, 18)(f32(3, 5), f32(1, 18)),
+    "h: expected shape (hidden_size,) = (18,), got (1, 18)": lambda: RNNCell(5, 18)(f32(5), f32(1, 18)),
+    "c: expected shape (B, hidden_size) = (3, 18), got (3, 17)": lambda: LSTMCell(5, 18)(f32(3, 5), (None, f32(3, 17))),
+    "state: expected (h, c), got ndarray": lambda: LSTMCell(5, 18)(f32(3, 5), f32(3, 18)),
+    "d_state: expected (dh, dc), got ndarray": lambda: LSTMCell(5, 18).vjp(f32(3, 5))[1](f32(3, 18)),
+    "dh: expected shape (B, hidden_size) = (3, 18), got (3, 5)": lambda: GRUCell(5, 18).vjp(f32(3, 5))[1](f32(3, 5)),
+    "state: expected (h, c), got list of 0": lambda: model("lstm").loss(ints(4, 3), ints(4, 3), []),
     "x: expected shape (..., in_features) = (4, 3), got (4, 5)": lambda: Linear(3, 2)(f32(4, 5)),
     "x: expected shape (..., in_features) = (3,), got ()": lambda: Linear(3, 2)(np.float32(1)),
     "dy: expected shape (4, 2), got (4, 3)": lambda: Linear(3, 2).vjp(f32(4, 3))[1](f32(4, 3)),
@@ -134,7 +222,10 @@ SHAPES_AND_VALUES = {
     "clip_value: expected a number >= 0, got -1": lambda: optim.clip_grad_value(parameters(), -1),
     "vocabulary: expected characters, each once, got ''": lambda: CharLM(""),
     "vocabulary: expected characters, each once, got 'aab'": lambda: CharLM("aab"),
-    "cell: expected one of tanh, relu, got 'lstm'": lambda: CharLM("ab", "lstm"),
+    "cell: expected one of tanh, relu, gru, lstm, got 'LSTM'": lambda: CharLM("ab", "LSTM"),
+    "c: expected shape (num_layers, B, hidden_size) = (1, 3, 4), got (1, 3, 5)": lambda: model("lstm")(
+        ints(2, 3), (None, f32(1, 3, 5))
+    ),
     "embedding_size: expected an integer >= 0, got -1": lambda: CharLM("ab", embedding_size=-1),
     "tokens: expected shape (T, B) = (any, any), got (3,)": lambda: model()(ints(3)),
     "tokens: expected 0 <= token < 3, got 3": lambda: model()([[3]]),
@@ -170,6 +261,18 @@ TYPES = {
     "h0: expected dtype float32, got float64": lambda: rnn()(f32(4, 3, 5), np.zeros((2, 3, 18))),
     "dy: expected dtype float32, got float64": lambda: rnn_pullback(np.zeros((4, 3, 18))),
     "dh_n: expected dtype float32, got float64": lambda: rnn_pullback(None, np.zeros((2, 3, 18))),
+    "h0: expected dtype float32, got int64": lambda: rnn()(f32(4, 3, 5), ints(2, 3, 18)),
+    "c0: expected dtype float32, got float64": lambda: lstm()(f32(4, 3, 5), (None, np.zeros((2, 3, 18)))),
+    "x.data: expected dtype float64, got float32": lambda: rnn(dtype="float64")(packed()),
+    "dy: expected dtype float32, got object": lambda: rnn_pullback(packed()),
+    "lengths: expected integers, got dtype float64": lambda: rnn()(f32(4, 3, 5), lengths=[1.0, 2.0, 3.0]),
+    "lengths: expected integers, got dtype bool": lambda: rnn()(f32(4, 3, 5), lengths=[True] * 3),
+    "lengths: expected integers, got dtype complex128": lambda: rnn()(f32(4, 3, 5), lengths=[1j] * 3),
+    "lengths: expected integers, got dtype object": lambda: rnn()(f32(4, 3, 5), lengths=[None, 1, 2]),
+    "proj_size: expected an integer, got True": lambda: lstm(proj_size=True),
+    "forget_bias: expected a number, got '1'": lambda: lstm(forget_bias="1"),
+    "hidden_size: expected an integer, got 2.5": lambda: GRUCell(5, 2.5),
+    "x: expected dtype float32, got uint8": lambda: LSTMCell(5, 18)(np.zeros((3, 5), np.uint8)),
     "tokens: expected integers, got dtype float64": lambda: Embedding(5, 2)([1.0]),
     "tokens: expected integers, got dtype bool": lambda: Embedding(5, 2)([True]),
     "tokens: expected integers, got dtype float32": lambda: model()(f32(2, 3)),

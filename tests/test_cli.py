@@ -99,12 +99,13 @@ def test_training_learns_the_text():
     assert loss < 0.3  # an unpredictable character has ln 29 = 3.4
 
 
-def test_the_model_is_that_of_the_options():
-    trained("--cell", "relu", "--layers", 2, "--embedding", 3, "--dropout", 0.25, "--dtype", "float64", "--out", "a/b")
+@pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
+def test_the_model_is_that_of_the_options(cell):
+    trained("--cell", cell, "--layers", 2, "--embedding", 3, "--dropout", 0.25, "--dtype", "float64", "--out", "a/b")
     config = load("a/b/model.safetensors")[0].config
     del config["vocabulary"]
     assert config == {
-        "cell": "relu",
+        "cell": cell,
         "hidden_size": 8,
         "num_layers": 2,
         "embedding_size": 3,
@@ -355,7 +356,10 @@ SHORT = "text: expected at least 2*(batch*seq_length + 1) = 6402 characters, got
         (["fox.txt", "--val-fraction", 1], "Invalid value for '--val-fraction': 1.0 is not in the range 0<=x<1."),
         (["fox.txt", "--dropout", "nan"], "Invalid value for '--dropout': nan is not finite."),
         (["fox.txt", "--seed", -1], "Invalid value for '--seed': -1 is not in the range x>=0."),
-        (["fox.txt", "--cell", "sine"], "Invalid value for '--cell': 'sine' is not one of 'tanh', 'relu'."),
+        (
+            ["fox.txt", "--cell", "sine"],
+            "Invalid value for '--cell': 'sine' is not one of 'tanh', 'relu', 'gru', 'lstm'.",
+        ),
         (["fox.txt", "--steps", 1, "--epochs", 1], "--steps and --epochs exclude each other"),
         (["fox.txt", "--clip-norm", 1, "--clip-value", 1], "--clip-norm and --clip-value exclude each other"),
         (["fox.txt", *SMALL, "--out", "fox.txt"], "--out fox.txt: File exists"),

@@ -27,7 +27,11 @@ class Fault(NamedTuple):
 
 LAYER = "test_sequence.py::test_values_and_gradients[(17, 7, 33, 31)-recurrent {} {}-float32]"
 TANH, RELU, TOKENS = LAYER.format("tanh", "x"), LAYER.format("relu", "x"), LAYER.format("tanh", "tokens")
-TABLE, RAGGED = LAYER.format("tanh", "table"), "test_sequence.py::test_sequences_that_end_early"
+TABLE, LSTM, GRU = LAYER.format("tanh", "table"), LAYER.format("lstm", "x"), LAYER.format("gru", "x")
+PEEPHOLES, BEFORE = LAYER.format("lstm-peepholes", "x"), LAYER.format("gru-before", "x")
+RAGGED = "test_sequence.py::test_directions_and_lengths[(4, 3, 3, 2)-{}-recurrent tanh x-float32]"
+RAGGED, BACKWARDS = RAGGED.format("forwards"), RAGGED.format("reverse")
+STEP = "test_cells.py::test_random_values[{}-float32]"
 UPDATE = "test_update.py::test_updates[(33, 20)-{}-float32]"
 
 QUICK = {
@@ -43,6 +47,15 @@ QUICK = {
     ),
     "optim: the decay without the learning rate": Fault(
         "optim.py", "1.0 - self.lr * self.weight_decay", "1.0 - self.weight_decay", UPDATE.format("AdamW")
+    ),
+    "cells: a slope without a factor": Fault(
+        "kernels/cells/lstm.py", "c_prev * (f * (1.0 - f))", "c_prev * (1.0 - f)", STEP.format("lstm")
+    ),
+    "cells: a reset gate's gradient from the wrong side": Fault(
+        "kernels/cells/gru.py", "dz_r = dz_n * h_n", "dz_r = dz_n * n", STEP.format("gru")
+    ),
+    "cells: a message that is not reset backwards": Fault(
+        "kernels/cells/gru.py", "fma(d_message, r, dh * z)", "d_message + dh * z", STEP.format("gru-before")
     ),
 }  # fmt: skip
 
@@ -101,19 +114,30 @@ FAULTS = {
         "test_matmul.py::test_column_sums",
     ),
     "cells: swapped factors of tanh's slope": Fault(
-        "kernels/cells/elman.py", "dh * fma(h * -1.0, h, 1.0)", "h * fma(dh * -1.0, dh, 1.0)", "test_cells.py"
+        "kernels/cells/elman.py", "dh * fma(h * -1.0, h, 1.0)", "h * fma(dh * -1.0, dh, 1.0)", STEP.format("tanh")
     ),
     "cells: relu's slope on the wrong side": Fault(
-        "kernels/cells/elman.py", "select(h > 0.0, dh, 0.0)", "select(h > 0.0, 0.0, dh)", "test_cells.py"
+        "kernels/cells/elman.py", "select(h > 0.0, dh, 0.0)", "select(h > 0.0, 0.0, dh)", STEP.format("relu")
     ),
-    "sequence: no carry": Fault(
-        "kernels/sequence.py", "d_h = load(at) + load_first(dy", "d_h = zeros(dz) + load_first(dy", TANH
+    "cells: an output gate that peeps at the state before": Fault(
+        "kernels/cells/lstm.py", "peep(cell, 2, unit, z_o, c))", "peep(cell, 2, unit, z_o, c_prev))",
+        STEP.format("lstm-peepholes"),
     ),
-    "sequence: no bias": Fault(
-        "kernels/sequence.py", "ordered[at] = bias[g * H + u] if u < H else 0.0", "ordered[at] = 0.0", RELU
+    "cells: a state that forgets nothing backwards": Fault(
+        "kernels/cells/lstm.py", "peep(cell, 0, unit, dc * f, dz_i)", "peep(cell, 0, unit, dc, dz_i)", LSTM
     ),
-    "sequence: a unit that nobody hears": Fault(
-        "kernels/sequence.py", "r, blocks * G, H, h_prev", "r, blocks * G, H - 1, h_prev", TANH
+    "cells: a peephole's gradient from the state before": Fault(
+        "kernels/cells/lstm.py", "fma(dz_o, c, d_o)", "fma(dz_o, c_prev, d_o)", PEEPHOLES
+    ),
+    "stages: no carry": Fault(
+        "kernels/stages.py", "d_h = d_h + load_first(dy", "d_h = load_first(dy", TANH
+    ),
+    "stages: a unit that nobody hears": Fault(
+        "kernels/stages.py", "r, blocks * F, P, h_prev", "r, blocks * F, P - 1, h_prev", TANH
+    ),
+    "stages: the last unit's gradient left out": Fault(
+        "kernels/stages.py", "store_many_first(dz + (q * C * H + unit), H, d_columns, valid)",
+        "store_many_first(dz + (q * C * H + unit), H, d_columns, valid - 1)", TANH,
     ),
     "sequence: the first state without its product": Fault(
         "kernels/sequence.py", "rows = count[0] if T > 0 else 0", "rows = 0 * T", TANH
@@ -121,18 +145,39 @@ FAULTS = {
     "sequence: rows that go on after their end": Fault(
         "kernels/sequence.py", "count[t + 1]", "count[t]", RAGGED
     ),
-    "sequence: the last unit's gradient left out": Fault(
-        "kernels/sequence.py", "store_many_first(dz + (q * G * H + unit), H, d_gates, valid)",
-        "store_many_first(dz + (q * G * H + unit), H, d_gates, valid - 1)", TANH,
+    "sequence: units beyond the projection left out": Fault(
+        "kernels/sequence.py", "padded(P if stage == 1 else H, width)", "padded(P, width)",
+        LAYER.replace("float32", "float64").format("lstm-projection", "x"),
+    ),
+    "recurrent: no bias": Fault(
+        "kernels/recurrent.py", "total if own_hidden else total + other", "total * 0", RELU
+    ),
+    "recurrent: both biases outside the reset": Fault(
+        "kernels/recurrent.py", "total if own_hidden else total + other", "total + other", GRU
+    ),
+    "recurrent: a part's gradient for the whole": Fault(
+        "kernels/recurrent.py", "product(dz[gate_columns:], one", "product(dz[gate_columns - H :], one", GRU
+    ),
+    "recurrent: one gradient for two biases": Fault(
+        "kernels/recurrent.py", "sums[k + H] if apart(cell)", "sums[k] if apart(cell)", GRU
+    ),
+    "recurrent: the message's weights from the output": Fault(
+        "kernels/recurrent.py", "product(d_output, one, P, messages, H", "product(d_output, one, P, y, y_row", BEFORE
     ),
     "recurrent: the state of the wrong step": Fault(
-        "kernels/recurrent.py", "product(dz, one, K, h, H", "product(dz, one, K, y, H", TANH
+        "kernels/recurrent.py", "product(dz, one, K, h, h_row", "product(dz, one, K, y, y_row", TANH
     ),
     "recurrent: tokens' gradient not transposed": Fault(
         "kernels/recurrent.py", "d_rows[v * K + k]", "d_rows[k * V + v]", TOKENS
     ),
     "recurrent: the table's gradient through the wrong rows": Fault(
         "kernels/recurrent.py", "product(d_rows, one, K, table", "product(d_rows, one, K, W_ih", TABLE
+    ),
+    "ragged: a reverse that starts at the longest end": Fault(
+        "ragged.py", "first[lengths[sequence] - 1 - s]", "first[lengths[0] - 1 - s]", BACKWARDS
+    ),
+    "ragged: the step before, a row too far": Fault(
+        "ragged.py", "previous = np.arange(N) + B - ", "previous = np.arange(N) + B + 1 - ", RAGGED
     ),
     "loss: softmax without its target": Fault(
         "kernels/loss.py", "element(d + targets[i]) - scale_here)", "element(d + targets[i]))",
@@ -158,7 +203,14 @@ FAULTS = {
         "test_update.py::test_norm",
     ),
     "functional: a pullback that has no first state": Fault(
-        "functional.py", "states[0] = initial[0]", "states[0] = 0", TANH
+        "functional.py", ": column_of_own + P] = initial[0]", ": column_of_own + P] = 0", TANH
+    ),
+    "functional: outputs in the order of the steps": Fault(
+        "functional.py", "gather(own[B : B + N], steps.order", "gather(own[B : B + N], np.arange(N)", BACKWARDS
+    ),
+    "functional: gradients of another direction": Fault(
+        "functional.py", "dy.reshape(-1)[column:]", "dy.reshape(-1)",
+        "test_sequence.py::test_two_directions_share_a_buffer[dense-tanh-float32]",
     ),
     "functional: a mean that is a sum": Fault(
         "functional.py", "scale / max(N, 1)", "scale", "test_loss.py::test_linear_values_and_gradients"

@@ -16,13 +16,13 @@ SIZES = [
     (17, 33, 1, 36), (17, 1, 36, 64), (2, 7, 64, 1), (3, 100, 5, 20), (40, 3, 5, 20),
 ]  # fmt: skip
 EMPTY = [(0, 3, 2, 5), (3, 0, 2, 5), (0, 0, 2, 5), (3, 2, 0, 5)]
-PLANS = [(2, 1), (1, 2), (3, 1), (1, 3), (5, 1), (1, 5), (2, 2), (3, 2)]
+PLANS = [(2, 1), (1, 2), (5, 1), (1, 3), (3, 2)]
 LENGTHS = [
-    (4, 4, 4, 4), (4, 3, 3, 2), (4, 2, 2, 0), (3, 0, 0), (0, 0), (5, 5, 5, 3, 3), (), (40, 37, 1), (130, 1),
+    (4, 4, 4, 4), (4, 3, 3, 2), (4, 2, 2, 0), (3, 0, 0), (0, 0), (5, 5, 5, 3, 3), (), (40, 37, 1), (98, 1),
     (*[4] * 50, *[3] * 30, *[1] * 20, 0),
 ]  # fmt: skip
-# More rows than fit a chunk of the inputs, in few steps and in many.
-LONG, WIDE = (*[30] * 3, *[17] * 20, *[2] * 10, 0), (*[4] * 70, *[3] * 70, *[1] * 60)
+# More rows than fit a chunk of the inputs, in several steps and in one.
+LONG, WIDE = (*[9] * 3, *[7] * 20, *[2] * 10, 0), (*[4] * 70, *[3] * 70, *[1] * 60)
 
 by_dtype = pytest.mark.parametrize("dtype", DTYPES)
 by_cell = pytest.mark.parametrize("cell", CELLS)
@@ -146,7 +146,7 @@ def test_budget_of_float32_is_not_rotten(name):
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_bits_do_not_depend_on_the_plan(cell, plan, dtype, monkeypatch):
     """Shards may be more than threads, rows or blocks of units."""
-    for sizes, lengths in (((5, 1, 20, 33), None), ((30, 33, 20, 70), None), ((30, 34, 9, 37), LONG)):
+    for sizes, lengths in (((5, 1, 20, 33), None), ((5, 33, 20, 70), None), ((9, 34, 9, 37), LONG)):
         inputs = draw(cell, sizes, dtype) | {"lengths": lengths, "reverse": plan[1] == 3}
         force(monkeypatch, 1, 1)
         expected = recurrent(CELLS[cell], **inputs)
@@ -155,7 +155,7 @@ def test_bits_do_not_depend_on_the_plan(cell, plan, dtype, monkeypatch):
 
 
 @by_cell
-@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("plan", [(2, 1), (1, 2), (3, 2)], ids=str)
 @pytest.mark.parametrize("lengths", [None, WIDE], ids=["dense", "ragged"])
 def test_bits_of_steps_wider_than_a_chunk(cell, plan, lengths, monkeypatch):
     inputs = draw(cell, (4, 200, 5, 20), "float32") | {"lengths": lengths}

@@ -1,6 +1,6 @@
 """Count what matters in a kernel's assembly: `python tools/asm.py KERNEL [--dtype ...] [--text]`.
 
-KERNEL is `tile` or a kernel that Python calls, such as `sequence_forward`; the kernels that it calls are part of it.
+KERNEL is `tile` or a kernel that Python calls, such as `recurrent_forward`; the kernels that it calls are part of it.
 Numba keeps no assembly of what it loads from its disk cache, so the kernel is compiled anew, for the argument types
 that a small training run gives it.
 

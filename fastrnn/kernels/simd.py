@@ -220,7 +220,9 @@ def horner(typingctx, x, coefficients):
 
 @intrinsic
 def pointer(typingctx, array):
-    """The address of the first element of a C-contiguous array."""
+    """The address of the first element of a C-contiguous array; no other compiles."""
+    if array.layout != "C":
+        return None
 
     def codegen(context, builder, sig, args):
         return context.make_array(array)(context, builder, args[0]).data

@@ -1,8 +1,9 @@
 """Layers: torch-shaped objects that hold parameters; `layer(x)` is inference, `layer.vjp(x)` returns its pullback."""
 
+from fastrnn.layers.cell import GRUCell, LSTMCell, RNNCell
 from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
-from fastrnn.layers.recurrent import RNN
+from fastrnn.layers.recurrent import GRU, LSTM, RNN
 
-__all__ = ["RNN", "Dropout", "Embedding", "Linear"]
+__all__ = ["GRU", "LSTM", "RNN", "Dropout", "Embedding", "GRUCell", "LSTMCell", "Linear", "RNNCell"]

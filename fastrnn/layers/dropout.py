@@ -1,6 +1,7 @@
 """Random zeros while training."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ class Dropout:
     Source: Srivastava et al., JMLR 15 (2014); scaled while training, as torch.nn.Dropout.
     """
 
-    def __init__(self, p: float = 0.5, *, seed: object = None) -> None:
+    def __init__(self, p: float = 0.5, *, seed: Any = None) -> None:
         self.p = checks.number("p", p, 0.0, 1.0)
         self._generator = np.random.default_rng(seed)
 
@@ -26,7 +27,7 @@ class Dropout:
         """x itself."""
         return x
 
-    def vjp(self, x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    def vjp(self, x: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
         """y, and pullback(dy) -> dx; with p = 0 both pass their argument through."""
         if self.p == 0:
             return x, lambda dy: dy

@@ -1,6 +1,7 @@
 """Rows of a table by token."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,7 @@ class Embedding(Layer):
     Parameters by name: weight (V, D).
     """
 
-    def __init__(
-        self, num_embeddings: int, embedding_dim: int, *, dtype: object = "float32", seed: object = None
-    ) -> None:
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype: Any = "float32", seed: Any = None) -> None:
         self.num_embeddings = checks.integer("num_embeddings", num_embeddings, 1)
         self.embedding_dim = checks.integer("embedding_dim", embedding_dim, 1)
         super().__init__({"weight": (self.num_embeddings, self.embedding_dim)}, dtype)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Linear(Layer):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, dtype: object = "float32", seed: object = None
+        self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = "float32", seed: Any = None
     ) -> None:
         self.in_features = checks.integer("in_features", in_features, 0)
         self.out_features = checks.integer("out_features", out_features, 0)

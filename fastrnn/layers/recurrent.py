@@ -1,20 +1,148 @@
-"""Recurrent layers: torch.nn's constructor, names, shapes and initial values over the compiled time loop."""
+"""Recurrent layers: torch.nn's constructors, names, shapes and initial values over the compiled time loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, functional
-from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
-from fastrnn.layers.dropout import Dropout
-from fastrnn.layers.layer import Layer
+from fastrnn import checks
+from fastrnn.kernels.cells import lstm
+from fastrnn.layers.batch import arranged, packed
+from fastrnn.layers.stack import ELMAN, GRUS, Stack
+from fastrnn.layers.stream import Stream
 from fastrnn.parameters import Parameters
+from fastrnn.ragged import Packed
 
-_ELMAN = {"tanh": ElmanTanh, "relu": ElmanRelu}
+Rows = np.ndarray | Packed  # (T, B, width), or as x is laid out
+State = Any  # h (L*D, B, P); for LSTM (h, c), where arguments may have None in place of either
+Lengths = Sequence[int] | np.ndarray | None
 
 
-class RNN(Layer):
-    """Stacked Elman layers: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), each layer fed by the one below.
+class Recurrent(Stack):
+    """All that RNN, GRU and LSTM have in common."""
+
+    def __init__(
+        self,
+        cell: type,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        batch_first: bool,
+        bidirectional: bool,
+        **options: Any,
+    ) -> None:
+        self.num_layers = checks.integer("num_layers", num_layers, 1)
+        self.batch_first, self.bidirectional = bool(batch_first), bool(bidirectional)
+        directions = ("", "_reverse") if bidirectional else ("",)
+        suffixes = [[f"_l{k}{direction}" for direction in directions] for k in range(self.num_layers)]
+        super().__init__(cell, input_size, hidden_size, suffixes, **options)
+        self._x_letters = f"({'B, T' if batch_first else 'T, B'}, input_size) or (T, input_size)"
+        self._initial_names = [f"{s}0" for s in self.state_names]
+        self._cotangent_names = [f"d{s}_n" for s in self.state_names]
+        states = "2*num_layers" if bidirectional else "num_layers"
+        self._state_letters = [  # unbatched, and batched
+            [f"({states}, {batch}{width})" for width in self._width_letters] for batch in ("", "B, ")
+        ]
+
+    def _arranged(self, x, initial, lengths):
+        """The batch that x is, its rows (N, I), its states, and the steps of each direction."""
+        if isinstance(x, Packed):
+            checks.absent("lengths", lengths, "with a Packed x")
+            batch, name, letters = packed(x), "x.data", "(N, input_size)"
+        else:
+            x = checks.rank("x", x, self._x_letters, 2, 3)
+            batch, name, letters = arranged(x.shape[:-1], self.batch_first, lengths), "x", self._x_letters
+        rows = batch.take(name, x, self.dtype, self.input_size, letters)
+        states = self._taken("initial", self._initial_names, initial, batch)
+        return batch, rows, states, [batch.steps(reverse) for reverse in self._directions]
+
+    def _taken(self, argument, names, value, batch):
+        """A caller's state or its cotangent, checked: arrays (L*D, B, width), the sequences as the rows have them."""
+        leading, letters = (len(self._names), *batch.batch), self._state_letters[len(batch.batch)]
+        return [batch.take_state(s) for s in self.arrays_of(argument, names, value, leading, letters)]
+
+    def _given(self, batch, states):
+        """The state as the caller has it."""
+        return self.state_of([batch.put_state(s) for s in states])
+
+    def _output(self, batch, y, final, activations, return_cells):
+        """What a caller gets."""
+        output = batch.put(y), self._given(batch, final)
+        if return_cells:
+            kept = activations()
+            output += (tuple([{name: batch.put(rows) for name, rows in each.items()} for each in kept]),)
+        return output
+
+    def __call__(
+        self, x: Rows, initial: State = None, *, lengths: Lengths = None, return_cells: bool = False
+    ) -> tuple[Any, ...]:
+        """y and the last state, as `vjp` describes them: inference, nothing is kept and dropout is off."""
+        batch, rows, states, steps = self._arranged(x, initial, lengths)
+        y, final, _, activations = self.run(rows, states, steps, training=False, keep=return_cells)
+        return self._output(batch, y, final, activations, return_cells)
+
+    def vjp(
+        self, x: Rows, initial: State = None, *, lengths: Lengths = None, return_cells: bool = False
+    ) -> tuple[tuple[Any, ...], Callable[..., tuple[Rows, State, Parameters]]]:
+        """(y, state), or (y, state, cells), and pullback(dy=None, d_state=None, grads=None) -> dx, d_initial, grads.
+
+        Parameters
+        ----------
+        x : (T, B, I), with batch_first (B, T, I), unbatched (T, I), or a Packed of data (N, I); any size may be 0
+        initial : h0 (L*D, B, P), unbatched (L*D, P), zeros if None; for LSTM (h0, c0), c0 (L*D, B, H), either may be
+            None
+        lengths : (B,) steps of each sequence, integers 0..T in any order, for all T if None; not with a Packed
+        return_cells : give `cells` too
+
+        y is (T, B, D*P), laid out as x is: h of the last layer, the directions side by side. The state is h_n, or
+        (h_n, c_n), like `initial`: after the last step of each sequence; the reverse direction starts at a sequence's
+        own end. Beyond a sequence's length x is not read, and y, cells and dx are 0.
+
+        cells is a tuple with a dict for each layer and direction, in the order of the states: h (T, B, P) and, each
+        (T, B, H), the gates and other states by name (LSTM: i, f, g, o, c; GRU: r, z, n; RNN: none).
+
+        The pullback's arguments are cotangents of y and of the state (for LSTM a pair, either may be None; None for
+        zeros) and, optionally, the Parameters to write. It uses x, y and the weights as they then are: call it before
+        they change.
+
+        Raises ValueError: `x: expected shape (T, B, input_size) or (T, input_size) = (50, 32, 64), got (50, 32, 65)`,
+        `h0: expected shape (num_layers, B, hidden_size) = (1, 32, 128), got (1, 16, 128)`,
+        `lengths: expected 0 <= length <= 50, got 51`, `initial: expected (h0, c0), got ndarray`;
+        TypeError: `x: expected dtype float32, got float64`.
+        Cost, N steps in all, G gates: 2*N*G*H*(I+P) flop a layer and direction, twice that backward; h and the cells
+        are kept. Lengths cost what their sum does. Reference twin: fastrnn.reference.recurrent.
+        """
+        batch, rows, states, steps = self._arranged(x, initial, lengths)
+        y, final, backward, activations = self.run(rows, states, steps, training=True)
+
+        def pullback(dy=None, d_state=None, grads=None):
+            if dy is not None:
+                dy = batch.take("dy", dy, self.dtype, y.shape[1])
+            d_final = self._taken("d_state", self._cotangent_names, d_state, batch)
+            grads = self.parameters.gradients(grads)
+            dx, d_initial = backward(dy, d_final, grads)
+            return batch.put(dx), self._given(batch, d_initial), grads
+
+        return self._output(batch, y, final, activations, return_cells), pullback
+
+    def stream(self, batch_size: int | None = None) -> Stream:
+        """The layer step by step, from a state of zeros: `y = stream(x)` takes microseconds.
+
+        batch_size : B; without, x is (I,) and y (P,), instead of (B, I) and (B, P)
+
+        Raises ValueError: `stream: expected a layer in one direction, got a bidirectional one`. Dropout is off.
+        """
+        checks.one_direction("stream", self.bidirectional)
+        batch = () if batch_size is None else (checks.integer("batch_size", batch_size, 1),)
+        leading, letters = (self.num_layers, *batch), self._state_letters[len(batch)]
+        return Stream(
+            self._cell, self._own_weights(), batch,
+            lambda value: self.arrays_of("state", self.state_names, value, leading, letters),
+        )  # fmt: skip
+
+
+class RNN(Recurrent):
+    """Elman layers: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), each layer fed by the one below.
 
     Parameters
     ----------
@@ -24,14 +152,15 @@ class RNN(Layer):
     bias : have b_ih and b_hh
     batch_first : x and y are (B, T, ...) instead of (T, B, ...); states are not
     dropout : probability of zeroing the output of every layer but the last, in `vjp` only
+    bidirectional : D = 2: a second direction from the last step to the first, beside the first one's columns
     dtype : "float32" or "float64"
     seed : of the initial values, U(-1/sqrt(H), 1/sqrt(H)), and of dropout
 
-    Parameters by name, for each layer k: weight_ih_l{k} (H, I or H), weight_hh_l{k} (H, H), bias_ih_l{k} (H,),
-    bias_hh_l{k} (H,).
+    Parameters by name, for each layer k, and again with _reverse: weight_ih_l{k} (H, I or D*H), weight_hh_l{k} (H, H),
+    bias_ih_l{k} (H,), bias_hh_l{k} (H,).
 
     Source: Elman, Cognitive Science 14 (1990); conventions of torch.nn.RNN. Reference twin:
-    fastrnn.reference.sequence with the cells of fastrnn.reference.cells.elman.
+    fastrnn.reference.recurrent with the cells of fastrnn.reference.cells.elman.
     """
 
     def __init__(
@@ -43,132 +172,96 @@ class RNN(Layer):
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        bidirectional: bool = False,
         *,
-        dtype: object = "float32",
-        seed: object = None,
+        dtype: Any = "float32",
+        seed: Any = None,
     ) -> None:
-        self.input_size = checks.integer("input_size", input_size, 0)
-        self.hidden_size = checks.integer("hidden_size", hidden_size, 1)
-        self.num_layers = checks.integer("num_layers", num_layers, 1)
-        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, tuple(_ELMAN))
-        self.bias, self.batch_first = bool(bias), bool(batch_first)
-        H, shapes = self.hidden_size, {}
-        for k in range(self.num_layers):
-            shapes[f"weight_ih_l{k}"] = (H, H if k else self.input_size)
-            shapes[f"weight_hh_l{k}"] = (H, H)
-            if bias:
-                shapes[f"bias_ih_l{k}"] = shapes[f"bias_hh_l{k}"] = (H,)
-        super().__init__(shapes, dtype)
-        generator = np.random.default_rng(seed)
-        self.parameters.flat[:] = generator.uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
-        checks.number("dropout", dropout, 0.0, 1.0)
-        self._dropout = Dropout(dropout, seed=generator.spawn(1)[0])
-        self.dropout = self._dropout.p
+        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, tuple(ELMAN))
+        super().__init__(
+            ELMAN[nonlinearity], input_size, hidden_size, num_layers, batch_first, bidirectional,
+            bias=bias, dropout=dropout, dtype=dtype, seed=seed,
+        )  # fmt: skip
 
-    def _bias(self, k):
-        p = self.parameters
-        if not self.bias:
-            return np.zeros(self.hidden_size, self.dtype)
-        return p[f"bias_ih_l{k}"] + p[f"bias_hh_l{k}"]
 
-    def run(
-        self, x: np.ndarray, initial: np.ndarray, training: bool, table: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, Callable[..., tuple[np.ndarray | None, np.ndarray]]]:
-        """All layers over checked arrays: x (T, B, I), or tokens (T, B) for one-hot rows or those of `table`.
+class GRU(Recurrent):
+    """Gated recurrent units: h_t = (1 - z) n + z h_{t-1}, each layer fed by the one below.
 
-        Returns y (T, B, H), h_n (L, B, H), and pullback(dy or None, dh_n, grads, d_table=None) -> dx, dh_0 that fills
-        grads.
-        """
-        cell, p = _ELMAN[self.nonlinearity], self.parameters
-        final, backward, drop = functional.empty(initial.shape, self.dtype), [], []
-        y = x
-        for k in range(self.num_layers):
-            if k and training:
-                y, undrop = self._dropout.vjp(y)
-                drop.append(undrop)
-            weights = p[f"weight_ih_l{k}"], p[f"weight_hh_l{k}"], self._bias(k)
-            own_table = None if k else table
-            y, final[k : k + 1], pull = functional.recurrent(cell, y, initial[k : k + 1], *weights, own_table)
-            backward.append(pull)
+    r, z = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.), n = tanh(W_in x_t + b_in + r (W_hn h_{t-1} + b_hn)); without
+    reset_after n = tanh(W_in x_t + b_in + W_hn (r h_{t-1}) + b_hn).
 
-        def pullback(dy, d_final, grads, d_table=None):
-            d_initial = functional.empty(initial.shape, self.dtype)
-            for k in reversed(range(self.num_layers)):
-                d_bias = grads[f"bias_ih_l{k}"] if self.bias else functional.empty(self.hidden_size, self.dtype)
-                dy, d_initial[k : k + 1] = backward[k](
-                    dy, d_final[k : k + 1], grads[f"weight_ih_l{k}"], grads[f"weight_hh_l{k}"], d_bias,
-                    None if k else d_table,
-                )  # fmt: skip
-                if self.bias:
-                    grads[f"bias_hh_l{k}"] = d_bias
-                if k and training:
-                    dy = drop[k - 1](dy)
-            return dy, d_initial
+    Parameters
+    ----------
+    reset_after : r scales the hidden part of n, as in torch and Keras; or h_{t-1} before the product, as in the paper
+    others : as in RNN
 
-        return y, final, pullback
+    Parameters by name, for each layer k, and again with _reverse, the gates r, z, n one after another: weight_ih_l{k}
+    (3*H, I or D*H), weight_hh_l{k} (3*H, H), bias_ih_l{k} (3*H,), bias_hh_l{k} (3*H,).
 
-    def _arranged(self, x, h0):
-        """x as (T, B, I) and the initial state (L, B, H), checked; whether x was unbatched."""
-        letters = f"({'B, T' if self.batch_first else 'T, B'}, input_size) or (T, input_size)"
-        x = checks.rank("x", x, letters, 2, 3)
-        x = checks.array("x", x, self.dtype, *x.shape[:-1], self.input_size, letters=letters)
-        unbatched = x.ndim == 2
-        if unbatched:
-            x = x[:, None]
-        elif self.batch_first:
-            x = np.ascontiguousarray(x.swapaxes(0, 1))
-        return x, self._state("h0", h0, x.shape[1], unbatched), unbatched
+    Source: Cho et al., EMNLP 2014; conventions of torch.nn.GRU. Reference twin: fastrnn.reference.recurrent with the
+    cells of fastrnn.reference.cells.gru.
+    """
 
-    def _state(self, name, value, batch, unbatched):
-        L, H = self.num_layers, self.hidden_size
-        if value is None:
-            return np.zeros((L, batch, H), self.dtype)
-        if unbatched:
-            return checks.array(name, value, self.dtype, L, H, letters="(num_layers, hidden_size)")[:, None]
-        return checks.array(name, value, self.dtype, L, batch, H, letters="(num_layers, B, hidden_size)")
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset_after: bool = True,
+        dtype: Any = "float32",
+        seed: Any = None,
+    ) -> None:
+        self.reset_after = bool(reset_after)
+        super().__init__(
+            GRUS[self.reset_after], input_size, hidden_size, num_layers, batch_first, bidirectional,
+            bias=bias, dropout=dropout, dtype=dtype, seed=seed,
+        )  # fmt: skip
 
-    def _as_given(self, y, unbatched):
-        """A (T, B, ...) array in the layout of the call."""
-        if unbatched:
-            return y[:, 0]
-        return np.ascontiguousarray(y.swapaxes(0, 1)) if self.batch_first else y
 
-    def __call__(self, x: np.ndarray, h0: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """y and h_n, shapes as in `vjp`: inference, nothing is kept and dropout is off."""
-        x, initial, unbatched = self._arranged(x, h0)
-        y, final, _ = self.run(x, initial, training=False)
-        return self._as_given(y, unbatched), final[:, 0] if unbatched else final
+class LSTM(Recurrent):
+    """Long short-term memory: c_t = f c_{t-1} + i g and h_t = o tanh(c_t), each layer fed by the one below.
 
-    def vjp(
-        self, x: np.ndarray, h0: np.ndarray | None = None
-    ) -> tuple[tuple[np.ndarray, np.ndarray], Callable[..., tuple[np.ndarray, np.ndarray, Parameters]]]:
-        """(y, h_n), and pullback(dy=None, dh_n=None, grads=None) -> dx, dh0, grads.
+    i, f, o = sigmoid(z) and g = tanh(z), z = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh.
 
-        Parameters
-        ----------
-        x : (T, B, I), with batch_first (B, T, I), or unbatched (T, I); any size may be 0
-        h0 : (L, B, H), or unbatched (L, H); zeros if None
+    Parameters
+    ----------
+    proj_size : P; if not 0, h_t = W_hr (o tanh(c_t)) with P < H columns
+    peepholes : add p_i c_{t-1} to z_i, p_f c_{t-1} to z_f and p_o c_t to z_o
+    forget_bias : value that b_ih + b_hh of the gate f starts from; random as all others if None
+    others : as in RNN
 
-        y is (T, B, H) or as x is laid out; h_n is like h0. The pullback's arguments are cotangents of y and h_n (None
-        for zeros) and, optionally, the Parameters to write. It uses x, y and the weights as they then are: call it
-        before they change.
+    Parameters by name, for each layer k, and again with _reverse, the gates i, f, g, o one after another:
+    weight_ih_l{k} (4*H, I or D*P), weight_hh_l{k} (4*H, P), bias_ih_l{k} (4*H,), bias_hh_l{k} (4*H,), with proj_size
+    weight_hr_l{k} (P, H), with peepholes weight_ch_l{k} (3, H) for i, f, o.
 
-        Raises ValueError: `x: expected shape (T, B, input_size) or (T, input_size) = (50, 32, 64), got (50, 32, 65)`,
-        `h0: expected shape (num_layers, B, hidden_size) = (1, 32, 128), got (1, 16, 128)`;
-        TypeError: `x: expected dtype float32, got float64`.
-        Cost: 2*L*T*B*H*(I+H) flop, twice that backward; y is all that is kept, (T, B, H) a layer.
-        """
-        x, initial, unbatched = self._arranged(x, h0)
-        y, final, backward = self.run(x, initial, training=True)
-        output = self._as_given(y, unbatched), final[:, 0] if unbatched else final
+    Source: Hochreiter & Schmidhuber, Neural Computation 9 (1997); Gers & Schmidhuber, IJCNN 2000 (peepholes); Sak et
+    al., Interspeech 2014 (projection); conventions of torch.nn.LSTM. Reference twin: fastrnn.reference.recurrent with
+    the cell of fastrnn.reference.cells.lstm.
+    """
 
-        def pullback(dy=None, dh_n=None, grads=None):
-            if dy is not None:
-                dy = checks.array("dy", dy, self.dtype, *output[0].shape)
-                dy = dy[:, None] if unbatched else np.ascontiguousarray(dy.swapaxes(0, 1)) if self.batch_first else dy
-            d_final = self._state("dh_n", dh_n, x.shape[1], unbatched)
-            grads = self.parameters.gradients(grads)
-            dx, d_initial = backward(dy, d_final, grads)
-            return self._as_given(dx, unbatched), d_initial[:, 0] if unbatched else d_initial, grads
-
-        return output, pullback
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        peepholes: bool = False,
+        forget_bias: float | None = None,
+        dtype: Any = "float32",
+        seed: Any = None,
+    ) -> None:
+        self.peepholes = bool(peepholes)
+        super().__init__(
+            lstm.LSTM, input_size, hidden_size, num_layers, batch_first, bidirectional, bias=bias, dropout=dropout,
+            proj_size=proj_size, peepholes=peepholes, forget_bias=forget_bias, dtype=dtype, seed=seed,
+        )  # fmt: skip

@@ -1,12 +1,23 @@
 """The character-level language model: characters in, the next character's distribution out."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 
-from fastrnn import checks, functional, optim
-from fastrnn.layers import RNN, Dropout, Embedding, Linear
+from fastrnn import checks, functional, optim, ragged
+from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
 from fastrnn.parameters import Parameters
 
-CELLS = ("tanh", "relu")
+CELLS: dict[str, Callable[..., RNN | GRU | LSTM]] = {
+    "tanh": RNN,
+    "relu": partial(RNN, nonlinearity="relu"),
+    "gru": GRU,
+    "lstm": LSTM,
+}
+
+State = Any  # h (L, B, H); with cell "lstm" (h, c)
 
 
 class CharLM:
@@ -15,7 +26,7 @@ class CharLM:
     Parameters
     ----------
     vocabulary : the characters, each once; a token is a character's place in it
-    cell : "tanh" or "relu"
+    cell : "tanh", "relu", "gru" or "lstm"
     hidden_size, num_layers : H and L
     embedding_size : E; 0 feeds one-hot characters, as Karpathy's char-rnn does
     dropout : probability of zeroing each layer's output while training
@@ -35,17 +46,17 @@ class CharLM:
         embedding_size: int = 0,
         dropout: float = 0.0,
         *,
-        dtype: object = "float32",
-        seed: object = None,
+        dtype: Any = "float32",
+        seed: Any = None,
     ) -> None:
         checks.vocabulary(vocabulary)
-        checks.choice("cell", cell, CELLS)
+        checks.choice("cell", cell, tuple(CELLS))
         E = checks.integer("embedding_size", embedding_size, 0)
         seeds = np.random.default_rng(seed).spawn(4)
         self.vocabulary = vocabulary
         self._tokens = {c: i for i, c in enumerate(vocabulary)}
         V = len(vocabulary)
-        self.rnn = RNN(E or V, hidden_size, num_layers, cell, dropout=dropout, dtype=dtype, seed=seeds[0])
+        self.rnn = CELLS[cell](E or V, hidden_size, num_layers, dropout=dropout, dtype=dtype, seed=seeds[0])
         self.decoder = Linear(hidden_size, V, dtype=dtype, seed=seeds[1])
         self.embedding = Embedding(V, E, dtype=dtype, seed=seeds[2]) if E else None
         self._dropout = Dropout(dropout, seed=seeds[3])
@@ -82,61 +93,65 @@ class CharLM:
         tokens = checks.tokens("tokens", tokens, len(self.vocabulary), None)
         return "".join(self.vocabulary[i] for i in tokens)
 
-    def initial_state(self, batch: int) -> np.ndarray:
-        """Zeros (L, B, H)."""
-        batch = checks.integer("batch", batch, 0)
-        return np.zeros((self.rnn.num_layers, batch, self.rnn.hidden_size), self.parameters.dtype)
+    def initial_state(self, batch: int) -> State:
+        """Zeros (L, B, H), for LSTM two of them."""
+        return self.rnn.state_of(self._states(None, checks.integer("batch", batch, 0)))
+
+    def _states(self, state, batch):
+        """The arrays of a state, checked; zeros for None."""
+        rnn = self.rnn
+        names = ("state",) if len(rnn.state_names) == 1 else rnn.state_names
+        letters = ["(num_layers, B, hidden_size)"] * len(names)
+        return rnn.arrays_of("state", names, state, (rnn.num_layers, batch), letters)
 
     def _checked(self, tokens, state, targets=None):
         V = len(self.vocabulary)
         tokens = checks.tokens("tokens", tokens, V, None, None, letters="(T, B)")
         if targets is not None:
             targets = checks.tokens("targets", targets, V, *tokens.shape, letters="(T, B)")
-        B, L, H = tokens.shape[1], self.rnn.num_layers, self.rnn.hidden_size
-        if state is None:
-            return tokens, self.initial_state(B), targets
-        dtype = self.parameters.dtype
-        return tokens, checks.array("state", state, dtype, L, B, H, letters="(num_layers, B, hidden_size)"), targets
+        return tokens, self._states(state, tokens.shape[1]), targets
 
-    def _hidden(self, tokens, state, training):
-        """Outputs of the last layer (T*B, H), the new state, and the pullback of both."""
+    def _hidden(self, tokens, states, training):
+        """Outputs of the last layer (T*B, H), the arrays of the new state, and the pullback of both."""
         table = self.embedding.parameters["weight"] if self.embedding else None
-        y, state, pullback = self.rnn.run(tokens, state, training, table)
-        return y.reshape(-1, self.rnn.hidden_size), state, pullback
+        steps = [ragged.dense(*tokens.shape)]
+        return self.rnn.run(tokens.reshape(-1), states, steps, training, training, table)[:3]
 
-    def __call__(self, tokens: np.ndarray, state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (T, B, V), dimensionless, and the new state (L, B, H); tokens (T, B), state zeros if None."""
-        tokens, state, _ = self._checked(tokens, state)
-        y, state, _ = self._hidden(tokens, state, training=False)
-        return self.decoder(y).reshape(*tokens.shape, len(self.vocabulary)), state
+    def __call__(self, tokens: np.ndarray, state: State = None) -> tuple[np.ndarray, State]:
+        """Logits (T, B, V), dimensionless, and the new state; tokens (T, B).
 
-    def loss(
-        self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray | None = None
-    ) -> tuple[float, np.ndarray]:
+        A state is h (L, B, H), with cell "lstm" (h, c); zeros if None.
+        """
+        tokens, states, _ = self._checked(tokens, state)
+        y, states, _ = self._hidden(tokens, states, training=False)
+        return self.decoder(y).reshape(*tokens.shape, len(self.vocabulary)), self.rnn.state_of(states)
+
+    def loss(self, tokens: np.ndarray, targets: np.ndarray, state: State = None) -> tuple[float, State]:
         """Mean cross-entropy in nats a character, and the new state; dropout is off.
 
         Raises ValueError: `targets: expected 0 <= token < 65, got 70`.
         """
-        tokens, state, targets = self._checked(tokens, state, targets)
-        y, state, _ = self._hidden(tokens, state, training=False)
+        tokens, states, targets = self._checked(tokens, state, targets)
+        y, states, _ = self._hidden(tokens, states, training=False)
         p = self.decoder.parameters
-        return functional.linear_cross_entropy(y, p["weight"], p["bias"], targets.reshape(-1))[0], state
+        loss, _ = functional.linear_cross_entropy(y, p["weight"], p["bias"], targets.reshape(-1))
+        return loss, self.rnn.state_of(states)
 
     def loss_and_gradients(
         self,
         tokens: np.ndarray,
         targets: np.ndarray,
-        state: np.ndarray | None = None,
+        state: State = None,
         scale: float = 1.0,
         grads: Parameters | None = None,
-    ) -> tuple[float, np.ndarray, Parameters]:
+    ) -> tuple[float, State, Parameters]:
         """Loss, new state, and scale times the gradients; none flows into the given state (truncated at the window).
 
         The gradients go to `grads` if given, else to new memory.
-        Cost: per character 6*H*(H + V) flop for one layer, and 12*H*H for each further one.
+        Cost: per character 6*H*(G*H + V) flop for one layer of G gates (LSTM 4, GRU 3), 12*G*H*H for each further one.
         """
-        tokens, state, targets = self._checked(tokens, state, targets)
-        y, state, backward = self._hidden(tokens, state, training=True)
+        tokens, states, targets = self._checked(tokens, state, targets)
+        y, states, backward = self._hidden(tokens, states, training=True)
         dropped, undrop = self._dropout.vjp(y)
         grads = self.parameters.gradients(grads)
         groups = {name: grads.group(name) for name in self._parts}
@@ -145,19 +160,19 @@ class CharLM:
             dropped, p["weight"], p["bias"], targets.reshape(-1), (g["weight"], g["bias"]), scale
         )
         d_table = groups["embedding"]["weight"] if self.embedding else None
-        backward(undrop(dy), np.zeros_like(state), groups["rnn"], d_table)
-        return loss, state, grads
+        backward(undrop(dy), [np.zeros_like(s) for s in states], groups["rnn"], d_table)
+        return loss, self.rnn.state_of(states), grads
 
     def train_step(
         self,
         tokens: np.ndarray,
         targets: np.ndarray,
-        state: np.ndarray | None,
+        state: State,
         optimizer: optim.Optimizer,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         scale: float = 1.0,
-    ) -> tuple[float, float, np.ndarray]:
+    ) -> tuple[float, float, State]:
         """One step of training on a window: scale*loss, the norm of its gradient before clipping, the new state.
 
         tokens, targets: (T, B); clip_norm, clip_value: see fastrnn.optim, None for no clipping.
@@ -175,7 +190,7 @@ class CharLM:
         prime: str = "",
         temperature: float = 1.0,
         top_k: int | None = None,
-        seed: object = None,
+        seed: Any = None,
     ) -> str:
         """`length` characters that the model continues `prime` with, drawn one by one.
 

@@ -1,0 +1,187 @@
+"""What recurrent layers and single steps share: parameters by torch's names, states, the way through a stack."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn import checks, functional
+from fastrnn.functional import Weights
+from fastrnn.kernels.cells import TRAITS
+from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
+from fastrnn.kernels.cells.gru import GRU, GRUResetBefore
+from fastrnn.layers.dropout import Dropout
+from fastrnn.layers.layer import Layer
+from fastrnn.parameters import Parameters
+from fastrnn.ragged import Steps
+
+States = tuple[np.ndarray, ...]  # h, and what else a cell carries
+Activations = dict[str, np.ndarray]
+
+ELMAN = {"tanh": ElmanTanh, "relu": ElmanRelu}  # by nonlinearity
+GRUS = {True: GRU, False: GRUResetBefore}  # by reset_after
+
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch")  # in the order of Weights
+
+
+class Stack(Layer):
+    """Layers of one cell in D directions; h has P columns and other states have H.
+
+    suffixes : of the parameters' names: for each layer, one for each direction
+    further parameters : as in fastrnn.LSTM
+    """
+
+    def __init__(
+        self,
+        cell: type,
+        input_size: int,
+        hidden_size: int,
+        suffixes: Sequence[Sequence[str]],
+        bias: bool,
+        proj_size: int = 0,
+        peepholes: bool = False,
+        forget_bias: float | None = None,
+        dropout: float = 0.0,
+        dtype: Any = "float32",
+        seed: Any = None,
+    ) -> None:
+        self.input_size = checks.integer("input_size", input_size, 0)
+        self.hidden_size = H = checks.integer("hidden_size", hidden_size, 1)
+        self.bias = bool(bias)
+        self.proj_size = checks.integer("proj_size", proj_size, 0, H - 1)
+        P = self.proj_size or H
+        traits, D = TRAITS[cell], len(suffixes[0])
+        GH, self._names = len(traits.gates) * H, []
+        shapes: dict[str, tuple[int, ...]] = {}
+        for k, directions in enumerate(suffixes):
+            own: dict[str, tuple[int, ...]] = {"weight_ih": (GH, D * P if k else self.input_size), "weight_hh": (GH, P)}
+            own |= {"bias_ih": (GH,), "bias_hh": (GH,)} if bias else {}
+            own |= {"weight_hr": (P, H)} if P < H else {}
+            own |= {"weight_ch": (3, H)} if peepholes else {}
+            for suffix in directions:
+                shapes |= {name + suffix: shape for name, shape in own.items()}
+                self._names.append([name + suffix if name in own else None for name in _NAMES])
+        super().__init__(shapes, dtype)
+        others = len(traits.states) - 1
+        self._cell, self._directions = cell, (False, True)[:D]
+        self._bound: tuple[Parameters | None, list[Weights]] = None, []
+        self.state_names, self._widths = traits.states, (P, *[H] * others)
+        self._width_letters = ("proj_size" if P < H else "hidden_size", *["hidden_size"] * others)
+        generator = np.random.default_rng(seed)
+        self.parameters.flat[:] = generator.uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
+        if not bias:
+            checks.absent("forget_bias", forget_bias, "without bias")
+        elif forget_bias is not None:
+            for weights in self._weights(self.parameters):
+                weights.b_ih[H : 2 * H], weights.b_hh[H : 2 * H] = checks.number("forget_bias", forget_bias, -np.inf), 0
+        checks.number("dropout", dropout, 0.0, 1.0)
+        self._dropout = Dropout(dropout, seed=generator.spawn(1)[0])
+        self.dropout = self._dropout.p
+
+    def _weights(self, parameters):
+        """Weights, or gradients, for each layer and direction."""
+        return [Weights(*[name and parameters[name] for name in names]) for names in self._names]
+
+    def _own_weights(self):
+        """Views into the flat buffer, which hold as long as `parameters` is the same object."""
+        parameters, weights = self._bound
+        if parameters is not self.parameters:
+            weights = self._weights(self.parameters)
+            self._bound = self.parameters, weights
+        return weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the views, which a copy would no longer share with its parameters."""
+        return {**self.__dict__, "_bound": (None, [])}
+
+    def run(
+        self,
+        x: np.ndarray,
+        initial: States,
+        steps: Sequence[Steps],
+        training: bool,
+        keep: bool = True,
+        table: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, States, Callable[..., tuple[np.ndarray | None, States]], Callable[[], list[Activations]]]:
+        """All layers over checked rows.
+
+        Parameters
+        ----------
+        x : rows (N, I); or, in one direction, tokens (N,) for one-hot rows or those of `table` (V, I)
+        initial : every state (L*D, B, width), its sequences in the order of `steps`
+        steps : of each direction
+        training : with dropout between layers
+        keep : what the pullback and the activations want
+
+        Returns y (N, D*P), the final states, pullback(dy or None, d_final, grads, d_table=None) -> dx, d_initial that
+        fills grads, and a function that gives h and the activations (N, width) of each layer and direction.
+        """
+        D, layers, undrops, final, y = len(self._directions), [], [], [], x
+        for k in range(len(self._names) // D):
+            if k and training:
+                y, undrop = self._dropout.vjp(y)
+                undrops.append(undrop)
+            y, runs = self._layer(k, y, initial, steps, keep, None if k else table)
+            final += [run[0] for run in runs]
+            if keep:
+                layers.append((y, runs))
+
+        def pullback(dy, d_final, grads, d_table=None):
+            gradients, d_initial = self._weights(grads), []
+            for k, (_, runs) in reversed(list(enumerate(layers))):
+                pulled = [
+                    run[1](dy, tuple([s[i] for s in d_final]), gradients[i], None if k else d_table)
+                    for i, run in enumerate(runs, k * D)
+                ]
+                dy = pulled[0][0]
+                for other, _ in pulled[1:]:
+                    dy += other
+                if k and training:
+                    dy = undrops[k - 1](dy)
+                d_initial = [d_state for _, d_state in pulled] + d_initial
+            return dy, _stacked(d_initial)
+
+        def activations():
+            P = self._widths[0]
+            return [
+                {"h": y[:, d * P : (d + 1) * P].copy(), **run[2]()} for y, runs in layers for d, run in enumerate(runs)
+            ]
+
+        return y, _stacked(final), pullback, activations
+
+    def _layer(self, k, x, initial, steps, keep, table):
+        """y (N, D*P) of one layer, and what functional.recurrent returns for each direction."""
+        D, P, B, N = len(steps), self._widths[0], len(steps[0].lengths), len(x)
+        weights = self._own_weights()
+        buffer = functional.empty((N + 2 * B, D * P), self.dtype)
+        runs = [
+            functional.recurrent(
+                self._cell, x, tuple([s[i] for s in initial]), weights[i], steps[d], buffer, d * P, keep, table
+            )
+            for d, i in enumerate(range(k * D, k * D + D))
+        ]
+        return buffer[B : B + N], runs
+
+    def arrays_of(
+        self, argument: str, names: Sequence[str], value: Any, leading: tuple[int, ...], letters: Sequence[str]
+    ) -> list[np.ndarray]:
+        """A caller's state or its cotangent, checked: arrays (*leading, width), zeros for None."""
+        values, dtype = (value,) if len(names) == 1 else checks.parts(argument, value, names), self.dtype
+        return [
+            np.zeros((*leading, width), dtype)
+            if value is None
+            else checks.array(name, value, dtype, *leading, width, letters=letter)
+            for name, value, width, letter in zip(names, values, self._widths, letters, strict=True)
+        ]
+
+    @staticmethod
+    def state_of(arrays: Sequence[np.ndarray]) -> Any:
+        """The state as a caller has it: h, or a tuple of all."""
+        return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def _stacked(states):
+    """Each state of all layers and directions, (L*D, B, width)."""
+    if len(states) == 1:
+        return tuple([s[None] for s in states[0]])
+    return tuple([np.stack(parts) for parts in zip(*states, strict=True)])
