@@ -170,7 +170,7 @@ def recurrent(
         none if b_hh is None else b_hh, tag, start, steps.first, steps.count, bounds, y, width, final, messages,
         history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
     )  # fmt: skip
-    if own is not buffer:
+    if steps.order is not None:
         gather(own[B : B + N], steps.order, out=buffer[B : B + N], out_column=column)
 
     def pullback(dy, d_final, grads, d_table=None):
@@ -178,7 +178,7 @@ def recurrent(
         zero = zeros(max(I, H), dtype)
         if dy is None:
             dy, dy_row = zero, 0
-        elif own is not buffer:
+        elif steps.order is not None:
             dy, dy_row = gather(dy, steps.order, column, P).reshape(-1), P
         else:
             dy, dy_row = dy.reshape(-1)[column:], dy.shape[1]
@@ -202,7 +202,7 @@ def recurrent(
             none if d_table is None else d_table.reshape(-1), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
             N, B, I, H, P, plan.unit_shards, work, parts,
         )  # fmt: skip
-        if own is not buffer and not one_hot:
+        if steps.order is not None and not one_hot:
             dx = gather(dx, steps.order)
         return None if one_hot else dx, _states(d_start, S, B, P, H)
 

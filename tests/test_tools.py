@@ -53,8 +53,8 @@ def test_time_loops_and_products_are_vectors_only(kernel, dtype):
     for function in functions:
         for loop in function.loops:
             assert loop.scalar == 0 or function.name == "pack_layer", (function.name, loop)  # which adds two biases
-            if loop.innermost and (loop.fma or loop.products):  # masks of 8 blocks outnumber the registers for masks
-                assert loop.spills * 20 <= loop.instructions, (function.name, loop)
+            if loop.innermost and (loop.fma or loop.products):  # GRU in float64 moves one register in 201 instructions
+                assert loop.spills * 100 <= loop.instructions, (function.name, loop)
 
 
 def test_recurrent_forward_holds_the_cell(dtype):
@@ -98,8 +98,8 @@ def test_counts_nested_and_rotated_loops():
 @pytest.mark.parametrize(
     ("planted", "field"),
     [
-        ("\tvmovups\t64(%rsp), %zmm3", "spills"),
-        ("\tvaddps\t-64(%rsp), %ymm3, %ymm4", "spills"),
+        ("\tvmovups\t%zmm3, 64(%rsp)", "spills"),
+        ("\tvmovaps\t%ymm4, -64(%rsp,%rax)", "spills"),
         ("\tvmulss\t%xmm0, %xmm1, %xmm2", "scalar"),
         ("\tvfmadd213sd\t%xmm0, %xmm1, %xmm2", "scalar"),
         ("\tvcvtps2pd\t%ymm0, %zmm1", "scalar"),
@@ -112,6 +112,11 @@ def test_counts_see_what_is_planted(planted, field):
     inner = function.loops[1]
     found = {name: getattr(inner, name) for name in ("spills", "scalar", "products")}
     assert found == {"spills": 0, "scalar": 0, "products": 0} | {field: 1}
+
+
+def test_constants_on_the_stack_are_no_spills():
+    (function,) = asm.counts(X86.format(planted="\tvaddps\t-64(%rsp), %ymm3, %ymm4\n\tvmovups\t64(%rsp), %zmm3"))
+    assert function.loops[1].spills == 0
 
 
 def test_counts_see_calls():

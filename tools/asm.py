@@ -50,7 +50,7 @@ class Loop(NamedTuple):
     instructions: int
     fma: int  # vector multiply-adds
     products: int  # vector multiplications; without FMA, the products of the multiply-adds
-    spills: int  # vector instructions that touch the stack
+    spills: int  # vector instructions that write to the stack; a constant kept there is an operand like any other
     scalar: int  # scalar float arithmetic, and conversions from or to floats
 
 
@@ -118,6 +118,14 @@ def _is_scalar(instruction: str) -> bool:
     return bool(_SCALAR_X86.match(instruction.split()[0]) or _SCALAR_ARM.match(instruction))
 
 
+def _spills(instruction: str, stack: re.Pattern[str]) -> bool:
+    """Whether a vector register goes to the stack: x86 writes the target last, AArch64 stores by name."""
+    place, registers = stack.search(instruction), list(_VECTOR_REGISTER.finditer(instruction))
+    if not place or not registers:
+        return False
+    return instruction.startswith("st") or (registers[-1].start() < place.start() and "%" in registers[-1][0])
+
+
 def _loop(label: str, innermost: bool, body: list[str], stack: re.Pattern[str]) -> Loop:
     vectors = [instruction for instruction in body if not _is_scalar(instruction)]
     return Loop(
@@ -126,7 +134,7 @@ def _loop(label: str, innermost: bool, body: list[str], stack: re.Pattern[str]) 
         len(body),
         fma=sum(bool(_FMA.match(instruction.split()[0])) for instruction in vectors),
         products=sum(bool(_PRODUCT.match(instruction.split()[0])) for instruction in vectors),
-        spills=sum(bool(stack.search(instruction) and _VECTOR_REGISTER.search(instruction)) for instruction in vectors),
+        spills=sum(_spills(instruction, stack) for instruction in vectors),
         scalar=len(body) - len(vectors),
     )
 
