@@ -1,4 +1,4 @@
-"""Count what matters in a kernel's assembly: `python tools/asm.py KERNEL [--dtype ...] [--text]`.
+"""Count what matters in a kernel's assembly: `python tools/asm.py KERNEL [--dtype ...] [--cell ...] [--text]`.
 
 KERNEL is `tile` or a kernel that Python calls, such as `recurrent_forward`; the kernels that it calls are part of it.
 Numba keeps no assembly of what it loads from its disk cache, so the kernel is compiled anew, for the argument types
@@ -42,6 +42,9 @@ _LIBM_NAMES = "a?(?:sin|cos|tan)h?|exp2?|expm1|log(?:2|10|1p|b)?|pow|fma|fmod|ld
 _LIBM = re.compile(rf"^_?(?:{_LIBM_NAMES})[fl]?$")
 
 
+CELLS = ("ElmanTanh", "GRU", "GRUResetBefore", "LSTM")  # the tags that `train` runs
+
+
 class Loop(NamedTuple):
     """Counts of one loop, the loops inside it included."""
 
@@ -50,7 +53,7 @@ class Loop(NamedTuple):
     instructions: int
     fma: int  # vector multiply-adds
     products: int  # vector multiplications; without FMA, the products of the multiply-adds
-    spills: int  # vector instructions that write to the stack; a constant kept there is an operand like any other
+    spills: int  # vector instructions that touch the stack
     scalar: int  # scalar float arithmetic, and conversions from or to floats
 
 
@@ -118,14 +121,6 @@ def _is_scalar(instruction: str) -> bool:
     return bool(_SCALAR_X86.match(instruction.split()[0]) or _SCALAR_ARM.match(instruction))
 
 
-def _spills(instruction: str, stack: re.Pattern[str]) -> bool:
-    """Whether a vector register goes to the stack: x86 writes the target last, AArch64 stores by name."""
-    place, registers = stack.search(instruction), list(_VECTOR_REGISTER.finditer(instruction))
-    if not place or not registers:
-        return False
-    return instruction.startswith("st") or (registers[-1].start() < place.start() and "%" in registers[-1][0])
-
-
 def _loop(label: str, innermost: bool, body: list[str], stack: re.Pattern[str]) -> Loop:
     vectors = [instruction for instruction in body if not _is_scalar(instruction)]
     return Loop(
@@ -134,7 +129,7 @@ def _loop(label: str, innermost: bool, body: list[str], stack: re.Pattern[str]) 
         len(body),
         fma=sum(bool(_FMA.match(instruction.split()[0])) for instruction in vectors),
         products=sum(bool(_PRODUCT.match(instruction.split()[0])) for instruction in vectors),
-        spills=sum(_spills(instruction, stack) for instruction in vectors),
+        spills=sum(bool(stack.search(instruction) and _VECTOR_REGISTER.search(instruction)) for instruction in vectors),
         scalar=len(body) - len(vectors),
     )
 
@@ -202,7 +197,8 @@ def train(dtype: str) -> None:
     """A few small steps through the public interface, from which the kernels learn their argument types."""
     rng = np.random.default_rng(0)
     x, tokens = rng.standard_normal((4, 2, 3)).astype(dtype), rng.integers(0, 2, (4, 2))
-    for layer in (fastrnn.RNN(3, 5, dtype=dtype), fastrnn.Linear(3, 5, dtype=dtype)):
+    layers = [kind(3, 5, dtype=dtype) for kind in (fastrnn.RNN, fastrnn.GRU, fastrnn.LSTM, fastrnn.Linear)]
+    for layer in (*layers, fastrnn.GRU(3, 5, reset_after=False, dtype=dtype)):
         y, pullback = layer.vjp(x)
         pullback(*y) if isinstance(y, tuple) else pullback(y)
     y, pullback = fastrnn.Embedding(2, 5, dtype=dtype).vjp(tokens)
@@ -222,8 +218,16 @@ def _uncached():
         jit.CACHE = kept
 
 
-def assembly(name: str, dtype: str) -> str:
-    """The assembly of the shared function `tile`, or of a kernel that has run with this dtype; compiled anew."""
+def _is_for(signature: tuple, dtype: str, cell: str) -> bool:
+    tags = [argument.instance_class for argument in signature if hasattr(argument, "instance_class")]
+    return str(signature[0].dtype) == dtype and all(tag.__name__ == cell for tag in tags)
+
+
+def assembly(name: str, dtype: str, cell: str = "ElmanTanh") -> str:
+    """The assembly of the shared function `tile`, or of a kernel that has run with this dtype; compiled anew.
+
+    cell: of the kernels that run one, the name of its tag in fastrnn.kernels.cells.
+    """
     with _uncached():
         for describe in jit._symbols:
             symbol, signature, function = describe(dtype)
@@ -232,7 +236,7 @@ def assembly(name: str, dtype: str) -> str:
         known = kernels()[name].compiled
         fresh = jit.Kernel(known.py_func).compiled
         for signature in known.signatures:
-            if str(signature[0].dtype) == dtype:
+            if _is_for(signature, dtype, cell):
                 fresh.compile(signature)
         return "\n".join(fresh.inspect_asm().values())
 
@@ -240,13 +244,14 @@ def assembly(name: str, dtype: str) -> str:
 @click.command()
 @click.argument("kernel")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--cell", type=click.Choice(sorted(CELLS)), default="ElmanTanh", show_default=True)
 @click.option("--text", is_flag=True, help="Print the assembly, too.")
-def main(kernel: str, dtype: str, text: bool) -> None:
+def main(kernel: str, dtype: str, cell: str, text: bool) -> None:
     """Count multiply-adds, spills and scalar float instructions in the innermost loops of KERNEL that hold any."""
     train(dtype)
     if kernel != "tile" and kernel not in kernels():
         raise click.ClickException(f"KERNEL: expected tile or one of {', '.join(sorted(kernels()))}, got {kernel!r}")
-    code = assembly(kernel, dtype)
+    code = assembly(kernel, dtype, cell)
     if text:
         click.echo(code)
     click.echo(f"{'instructions':>12} {'fma':>5} {'mul':>5} {'spills':>6} {'scalar':>6}  loop")

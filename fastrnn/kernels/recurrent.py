@@ -25,7 +25,7 @@ from fastrnn.kernels.matmul import column_sums, copy_rows, product, product_work
 from fastrnn.kernels.pack import pack_weights, padded, panel_size, split
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.sequence import backward_work, forward_work, sequence_backward, sequence_forward
-from fastrnn.kernels.simd import lanes, load_first, pointer, store_many
+from fastrnn.kernels.simd import lanes, load_first, pointer, store, store_many
 
 
 @layout
@@ -65,12 +65,12 @@ def pack_layer(W_ih, W_hh, W_message, b_ih, b_hh, table, cell, I, H, P, ih, hh, 
         pack_weights(W_message, one, H, H, P, one, message, parts)
     for g in range(G):
         own_hidden = apart(cell) and g == G - 1
-        for u in range(full):
-            total = b_ih[g * H + u] if u < H and b_ih.size else bias.dtype.type(0)
-            other = b_hh[g * H + u] if u < H and b_hh.size else bias.dtype.type(0)
-            bias[(u // width * G + g) * width + u % width] = total if own_hidden else total + other
+        for u in range(0, full, width):
+            total = load_first(pointer(b_ih) + (g * H + u), min(H - u, b_ih.size))  # zeros without biases
+            other = load_first(pointer(b_hh) + (g * H + u), min(H - u, b_hh.size))
+            store(pointer(bias) + (u * G + g * width), total if own_hidden else total + other)
             if own_hidden:
-                bias[G * full + u] = other
+                store(pointer(bias) + (G * full + u), other)
     if V > 0:
         share(
             parts, project_table,

@@ -450,9 +450,8 @@ def transpose(typingctx, target, source, stride):
     return types.void(target, source, stride), codegen
 
 
-@intrinsic(prefer_literal=True)
-def load_many(typingctx, p, stride, count):
-    """A tuple of `count` (a literal) full vectors, `stride` elements apart."""
+def _spaced(p, stride, count, signature, load):
+    """An intrinsic's type and code: `count` vectors, `stride` elements apart, each by load(builder, address, args)."""
     if not isinstance(count, types.IntegerLiteral):
         return None
     vec = _register(p.dtype)
@@ -460,33 +459,27 @@ def load_many(typingctx, p, stride, count):
 
     def codegen(context, builder, sig, args):
         step = context.cast(builder, args[1], stride, types.int64)
-        vectors = []
-        for i in range(result.count):
-            at = _vector_address(context, builder, vec, builder.gep(args[0], [builder.mul(step, _INT64(i))]))
-            vectors.append(builder.load(at, align=_itemsize(p)))
+        places = [builder.gep(args[0], [builder.mul(step, _INT64(i))]) for i in range(result.count)]
+        vectors = [load(builder, _vector_address(context, builder, vec, place), args) for place in places]
         return context.make_tuple(builder, result, vectors)
 
-    return result(p, stride, count), codegen
+    return result(*signature), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load_many(typingctx, p, stride, count):
+    """A tuple of `count` (a literal) full vectors, `stride` elements apart."""
+    return _spaced(p, stride, count, (p, stride, count), lambda builder, at, args: builder.load(at, align=_itemsize(p)))
 
 
 @intrinsic(prefer_literal=True)
 def load_many_first(typingctx, p, stride, count, valid):
     """A tuple of the first `valid` lanes of `count` (a literal) vectors, `stride` elements apart; the others are 0."""
-    if not isinstance(count, types.IntegerLiteral):
-        return None
-    vec = _register(p.dtype)
-    result = types.UniTuple(vec, count.literal_value)
 
-    def codegen(context, builder, sig, args):
-        step = context.cast(builder, args[1], stride, types.int64)
-        lanes_valid = context.cast(builder, args[3], valid, types.int64)
-        vectors = []
-        for i in range(result.count):
-            at = _vector_address(context, builder, vec, builder.gep(args[0], [builder.mul(step, _INT64(i))]))
-            vectors.append(masked_load(builder, at, lanes_valid, _itemsize(p)))
-        return context.make_tuple(builder, result, vectors)
+    def load(builder, at, args):
+        return masked_load(builder, at, args[3], _itemsize(p))
 
-    return result(p, stride, count, valid), codegen
+    return _spaced(p, stride, count, (p, stride, count, types.int64), load)
 
 
 @intrinsic

@@ -200,10 +200,10 @@ def backward_rows(
                 r, blocks, K, dz_next + i * dz_next_row, dz_next_row, 1, panels + u * size, size,
                 at, full, at, full, width,
             )  # fmt: skip
-            for q in range(i, i + r):
-                for v in range(u, u + blocks):
-                    unit = v * width
-                    valid = H - unit
+            for v in range(u, u + blocks):
+                unit = v * width
+                valid = H - unit
+                for q in range(i, i + r):  # the inner loop, so that one mask is alive
                     at = carry + (q * full + unit)
                     d_h = load(at)
                     if stages(cell) == 1:
@@ -238,24 +238,13 @@ def output_backward_rows(
             r = min(height, rows - i)
             at = carry + (i * full + u * width)
             tile(
-                r,
-                blocks,
-                K,
-                dz_next + i * dz_next_row,
-                dz_next_row,
-                1,
-                W_hh + u * size,
-                size,
-                at,
-                full,
-                at,
-                full,
-                width,
-            )
-            for q in range(i, i + r):
-                for v in range(u, u + blocks):
-                    unit = v * width
-                    valid = P - unit
+                r, blocks, K, dz_next + i * dz_next_row, dz_next_row, 1, W_hh + u * size, size,
+                at, full, at, full, width,
+            )  # fmt: skip
+            for v in range(u, u + blocks):
+                unit = v * width
+                valid = P - unit
+                for q in range(i, i + r):
                     at = carry + (q * full + unit)
                     d_h = load(at) + load_first(dy + (q * dy_row + unit), valid)
                     store(at, d_h)

@@ -42,7 +42,7 @@ def _peep(cell, gate, unit, z, c):
     return peeping
 
 
-@overload(cell_forward)
+@overload(cell_forward, jit_options={"forceinline": True})  # LLVM would call it, with all vectors through memory
 def _(cell, unit, z, state):
     if cell.instance_class is LSTM:
 
