@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from fastrnn import functional
+from fastrnn.functional import losses
 
 ROOT = Path(__file__).parent.parent
 
@@ -203,17 +203,18 @@ FAULTS = {
         "test_update.py::test_norm",
     ),
     "functional: a pullback that has no first state": Fault(
-        "functional.py", ": column_of_own + P] = initial[0]", ": column_of_own + P] = 0", TANH
+        "functional/recurrence.py", ": column_of_own + P] = initial[0]", ": column_of_own + P] = 0", TANH
     ),
     "functional: outputs in the order of the steps": Fault(
-        "functional.py", "gather(own[B : B + N], steps.order", "gather(own[B : B + N], np.arange(N)", BACKWARDS
+        "functional/recurrence.py", "gather(own[B : B + N], steps.order", "gather(own[B : B + N], np.arange(N)",
+        BACKWARDS,
     ),
     "functional: gradients of another direction": Fault(
-        "functional.py", "dy.reshape(-1)[column:]", "dy.reshape(-1)",
+        "functional/recurrence.py", "dy.reshape(-1)[column:]", "dy.reshape(-1)",
         "test_sequence.py::test_two_directions_share_a_buffer[dense-tanh-float32]",
     ),
     "functional: a mean that is a sum": Fault(
-        "functional.py", "scale / max(N, 1)", "scale", "test_loss.py::test_linear_values_and_gradients"
+        "functional/losses.py", "scale / max(N, 1)", "scale", "test_loss.py::test_linear_values_and_gradients"
     ),
     "jit: a cache that looks at names only": Fault(
         "kernels/jit.py", ".encode() + path.read_bytes())", ".encode())",
@@ -287,13 +288,13 @@ def test_the_poison_sees_a_stray_write(index, message, poison):
 
 def test_the_poison_is_in_the_package(poison):
     float32 = np.dtype("float32")
-    first = functional.scratch(5, float32)
+    first = losses.scratch(5, float32)
     first[:] = 1
-    assert np.isnan(functional.scratch(3, float32)).all()
+    assert np.isnan(losses.scratch(3, float32)).all()
     assert np.isnan(first).all()
-    assert np.isnan(functional.empty((2, 3), float32)).all()
-    assert np.isnan(functional.np.empty(3)).all()
-    shared = functional.zeros(4, float32)
+    assert np.isnan(losses.empty((2, 3), float32)).all()
+    assert np.isnan(losses.np.empty(3)).all()
+    shared = losses.zeros(4, float32)
     shared[2] = 1
     with pytest.raises(AssertionError, match="written to"):
         poison.check()

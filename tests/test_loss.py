@@ -32,8 +32,8 @@ def test_linear_values_and_gradients(size, dtype):
 def test_blocks_of_logits(size, rows, dtype, monkeypatch):
     """Rows in blocks, the last one smaller: each row's part is the same to the bit, the sums are near."""
     whole = LINEAR_CROSS_ENTROPY.compiled(**LINEAR_CROSS_ENTROPY.draw(size, dtype))
-    monkeypatch.setattr(functional, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(functional, "_LOGITS_BYTES", rows * size[2] * np.dtype(dtype).itemsize)
+    monkeypatch.setattr(functional.losses, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(functional.losses, "_LOGITS_BYTES", rows * size[2] * np.dtype(dtype).itemsize)
     check(LINEAR_CROSS_ENTROPY, size, dtype)
     blocks = LINEAR_CROSS_ENTROPY.compiled(**LINEAR_CROSS_ENTROPY.draw(size, dtype))
     np.testing.assert_array_equal(blocks["dx"], whole["dx"])
@@ -42,7 +42,7 @@ def test_blocks_of_logits(size, rows, dtype, monkeypatch):
 @by_dtype
 def test_a_vocabulary_beyond_a_block(dtype, monkeypatch):
     """At least 16 rows make a block, however many bytes they are."""
-    monkeypatch.setattr(functional, "_LOGITS_BYTES", 1000)
+    monkeypatch.setattr(functional.losses, "_LOGITS_BYTES", 1000)
     check(LINEAR_CROSS_ENTROPY, (50, 5, 3000), dtype)
 
 

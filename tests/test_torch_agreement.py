@@ -89,17 +89,17 @@ def laid_out(layer, arrays):
 @settings(max_examples=100)
 @drawn_from(layers())
 def test_layers(drawn):
-    agrees(*drawn)
+    assert_agrees(*drawn)
 
 
 @pytest.mark.exhaustive
 @settings(max_examples=3000)
 @drawn_from(layers())
 def test_many_layers(drawn):
-    agrees(*drawn)
+    assert_agrees(*drawn)
 
 
-def agrees(kind, layer, given, lengths):
+def assert_agrees(kind, layer, given, lengths):
     """Sequences of length 0, which torch refuses, are left out there: they give nothing, and pass their state on."""
     got = laid_out(layer, results(layer, laid_out(layer, given), lengths=lengths))
     theirs, there = given, None

@@ -12,6 +12,7 @@ from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU, GRUResetBefore
 from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.layer import Layer
+from fastrnn.memory import aligned_empty
 from fastrnn.parameters import Parameters
 from fastrnn.ragged import Steps
 
@@ -107,7 +108,7 @@ class Stack(Layer):
 
         Parameters
         ----------
-        x : rows (N, I); or, in one direction, tokens (N,) for one-hot rows or those of `table` (V, I)
+        x : rows (N, I); or tokens (N,) for one-hot rows or, in one direction, those of `table` (V, I)
         initial : every state (L*D, B, width), its sequences in the order of `steps`
         steps : of each direction
         training : with dropout between layers
@@ -134,8 +135,9 @@ class Stack(Layer):
                     for i, run in enumerate(runs, k * D)
                 ]
                 dy = pulled[0][0]
-                for other, _ in pulled[1:]:
-                    dy += other
+                if dy is not None:  # tokens have no gradient
+                    for other, _ in pulled[1:]:
+                        dy += other
                 if k and training:
                     dy = undrops[k - 1](dy)
                 d_initial = [d_state for _, d_state in pulled] + d_initial
@@ -153,7 +155,7 @@ class Stack(Layer):
         """y (N, D*P) of one layer, and what functional.recurrent returns for each direction."""
         D, P, B, N = len(steps), self._widths[0], len(steps[0].lengths), len(x)
         weights = self._own_weights()
-        buffer = functional.empty((N + 2 * B, D * P), self.dtype)
+        buffer = aligned_empty((N + 2 * B, D * P), self.dtype)
         runs = [
             functional.recurrent(
                 self._cell, x, tuple([s[i] for s in initial]), weights[i], steps[d], buffer, d * P, keep, table

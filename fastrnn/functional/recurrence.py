@@ -1,9 +1,4 @@
-"""Operations on arrays: check, allocate, launch. Each returns its result and a pullback.
-
-`out, pullback = operation(...)`; `pullback(d_out, ...)` gives the gradients of sum(d_out * out). Parameters' gradients
-go into arrays that the caller provides, so that a model's land in one flat buffer. A pullback uses the operation's
-inputs and output as they are when it is called: call it before they change.
-"""
+"""One recurrent layer in one direction: over all rows at once, or step by step."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,9 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import threads
-from fastrnn.kernels import embedding as embedding_kernels
-from fastrnn.kernels import loss as loss_kernels
-from fastrnn.kernels import matmul
+from fastrnn.functional.rows import gather
 from fastrnn.kernels import recurrent as kernels
 from fastrnn.kernels.cells import Projected, traits
 from fastrnn.kernels.pack import padded
@@ -24,27 +17,10 @@ from fastrnn.memory import scratch, zeros
 from fastrnn.ragged import Steps
 
 _NO_TOKENS = np.empty(0, np.int64)
-# Logits and their gradient, in one buffer of this size or 16 rows, whichever is more: rows enough to keep the
-# products busy, and a vocabulary of any size never fills memory.
-_LOGITS_BYTES = 1 << 25
-_LEAST_ROWS = 16
 
 # Their sums take longer in Python than the arithmetic of a small call in a kernel.
 _forward_work = lru_cache(kernels.recurrent_forward_work)
 _backward_work = lru_cache(kernels.recurrent_backward_work)
-
-
-def _product(a, b, c, *, c0=None, a_transposed=False, b_transposed=False):
-    """c = c0 + a b (2-D, C-contiguous); c0: a row (bias), or None for 0."""
-    (M, N), K, dtype = c.shape, a.shape[0] if a_transposed else a.shape[1], c.dtype
-    a_row, a_k = (1, a.shape[1]) if a_transposed else (a.shape[1], 1)
-    b_k, b_n = (1, b.shape[1]) if b_transposed else (b.shape[1], 1)
-    parts = threads.for_work(2 * M * N * K * c.itemsize / 4)
-    work = scratch(matmul.product_work(M, N, K, lanes_of(c.itemsize), parts), dtype)
-    c0 = zeros(N, dtype) if c0 is None else c0
-    matmul.product(
-        parts, a.reshape(-1), a_row, a_k, b.reshape(-1), b_k, b_n, c0, 0, c.reshape(-1), N, M, N, K, work, parts
-    )
 
 
 class Weights(NamedTuple):
@@ -253,124 +229,3 @@ def stepper(
 
     step = kernels.step.resolved(empty(B * I, dtype), empty(B * P, dtype), *arguments)
     return step, arguments, _states(state, S, B, P, H), pack
-
-
-def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
-    """y (N, O) = x (N, I) weight^T + bias; pullback(dy, d_weight, d_bias or None) writes both and returns dx.
-
-    Cost: 2*N*I*O flop, twice that backward. Reference twin: fastrnn.reference.matmul.product.
-    """
-    y = empty((len(x), len(weight)), x.dtype)
-    _product(x, weight, y, c0=bias, b_transposed=True)
-
-    def pullback(dy, d_weight, d_bias):
-        dx = empty(x.shape, x.dtype)
-        _product(dy, weight, dx)
-        _product(dy, x, d_weight, a_transposed=True)
-        if d_bias is not None:
-            parts = threads.for_bytes(dy.nbytes)
-            matmul.column_sums(parts, dy.reshape(-1), *dy.shape, d_bias, False, parts)
-        return dx
-
-    return y, pullback
-
-
-def gather(
-    source: np.ndarray,
-    index: np.ndarray,
-    column: int = 0,
-    width: int | None = None,
-    out: np.ndarray | None = None,
-    out_column: int = 0,
-) -> np.ndarray:
-    """Rows (n, D) of source (V, W) by index (n,), int64, and rows of 0 where it is negative.
-
-    D = width columns are read from `column` on, all by default, and written to `out` from `out_column` on, or returned.
-    Cost: n*D elements copied. Reference twin: fastrnn.reference.embedding.gather.
-    """
-    D = source.shape[1] if width is None else width
-    out = empty((len(index), D), source.dtype) if out is None else out
-    parts = threads.for_bytes(2 * len(index) * D * source.itemsize)
-    flat, target = source.reshape(-1)[column:], out.reshape(-1)[out_column:]
-    embedding_kernels.gather(parts, flat, source.shape[1], index, D, target, out.shape[1], parts)
-    return out
-
-
-def embedding(tokens: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Callable[..., None]]:
-    """Rows (N, D) of weight (V, D) by tokens (N,), int64; pullback(dy, d_weight) writes d_weight.
-
-    Cost: N*D elements copied. Reference twin: fastrnn.reference.embedding.
-    """
-    y = gather(weight, tokens)
-
-    def pullback(dy, d_weight):
-        parts = threads.for_bytes(2 * dy.nbytes)
-        d_weight[...] = 0
-        embedding_kernels.scatter_add(parts, dy.reshape(-1), tokens, weight.shape[1], d_weight.reshape(-1), parts)
-
-    return y, pullback
-
-
-def _softmax_cross_entropy(logits, targets, scale, d_logits):
-    """The losses (N,); scale*gradient goes to d_logits, which may be empty."""
-    N, V = logits.shape
-    parts = threads.for_work(100 * N * V)
-    losses = np.empty(N, logits.dtype)
-    work = scratch(loss_kernels.softmax_work(N, lanes_of(logits.itemsize), parts), logits.dtype)
-    loss_kernels.softmax_cross_entropy(
-        parts, logits.reshape(-1), V, targets, V, scale, losses, d_logits.reshape(-1), V, work, parts
-    )
-    return losses
-
-
-def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, Callable[[float], np.ndarray]]:
-    """Mean of -log softmax(logits)[target] over N rows of (N, V), in nats; pullback(d_loss) returns d_logits.
-
-    Cost: one exponential a logit. Reference twin: fastrnn.reference.loss.softmax_cross_entropy.
-    """
-    losses = _softmax_cross_entropy(logits, targets, 0.0, np.empty(0, logits.dtype))
-
-    def pullback(d_loss):
-        d_logits = empty(logits.shape, logits.dtype)
-        _softmax_cross_entropy(logits, targets, float(d_loss) / max(len(targets), 1), d_logits)
-        return d_logits
-
-    return float(losses.sum(dtype=np.float64)) / max(len(targets), 1), pullback
-
-
-def linear_cross_entropy(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray,
-    targets: np.ndarray,
-    gradients: tuple[np.ndarray, np.ndarray] | None = None,
-    scale: float = 1.0,
-) -> tuple[float, np.ndarray | None]:
-    """cross_entropy(linear(x, weight, bias), targets), block by block, so that the logits never exist as a whole.
-
-    Parameters
-    ----------
-    x : (N, H); weight : (V, H); bias : (V,); targets : (N,), int64 below V
-    gradients : arrays for d_weight, d_bias; without them only the loss is computed
-    scale : factor of the gradients
-
-    Returns the loss in nats and dx (N, H), or None. Cost: 2*N*H*V flop, three times that with gradients; logits in
-    blocks of 32 MiB, or 16 rows. Reference twin: fastrnn.reference.loss.linear_cross_entropy.
-    """
-    (N, H), V, dtype = x.shape, len(weight), x.dtype
-    rows = max(1, min(N, max(_LEAST_ROWS, _LOGITS_BYTES // (V * x.itemsize))))
-    parts = threads.for_work(2 * rows * V * H * x.itemsize / 4)
-    work = scratch(loss_kernels.linear_cross_entropy_work(rows, V, H, lanes_of(x.itemsize), parts), dtype)
-    none = np.empty(0, dtype)
-    dx, d_weight, d_bias = none, none, none
-    if gradients is not None:
-        dx, (d_weight, d_bias) = empty(x.shape, dtype), gradients
-    losses = np.empty(N, dtype)
-    for start in range(0, max(N, 1), rows):
-        part = slice(start, start + rows)
-        loss_kernels.linear_cross_entropy(
-            parts, x[part].reshape(-1), weight.reshape(-1), bias, targets[part], scale / max(N, 1), losses[part],
-            dx[part].reshape(-1), d_weight.reshape(-1), d_bias, start > 0, zeros(H, dtype), len(targets[part]), V, H,
-            work, parts,
-        )  # fmt: skip
-    return float(losses.sum(dtype=np.float64)) / max(N, 1), None if gradients is None else dx

@@ -1,0 +1,23 @@
+"""Operations on arrays: check, allocate, launch. Each returns its result and a pullback.
+
+`out, pullback = operation(...)`; `pullback(d_out, ...)` gives the gradients of sum(d_out * out). Parameters' gradients
+go into arrays that the caller provides, so that a model's land in one flat buffer. A pullback uses the operation's
+inputs and output as they are when it is called: call it before they change.
+"""
+
+from fastrnn.functional.losses import cross_entropy, linear_cross_entropy
+from fastrnn.functional.products import linear, product
+from fastrnn.functional.recurrence import Weights, recurrent, stepper
+from fastrnn.functional.rows import embedding, gather
+
+__all__ = [
+    "Weights",
+    "cross_entropy",
+    "embedding",
+    "gather",
+    "linear",
+    "linear_cross_entropy",
+    "product",
+    "recurrent",
+    "stepper",
+]

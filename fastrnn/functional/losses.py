@@ -1,0 +1,81 @@
+"""Cross-entropy, alone and behind a linear layer."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastrnn import threads
+from fastrnn.kernels import loss as kernels
+from fastrnn.kernels.target import lanes_of
+from fastrnn.memory import aligned_empty as empty
+from fastrnn.memory import scratch, zeros
+
+# Logits and their gradient, in one buffer of this size or 16 rows, whichever is more: rows enough to keep the
+# products busy, and a vocabulary of any size never fills memory.
+_LOGITS_BYTES = 1 << 25
+_LEAST_ROWS = 16
+
+
+def _softmax_cross_entropy(logits, targets, scale, d_logits):
+    """The losses (N,); scale*gradient goes to d_logits, which may be empty."""
+    N, V = logits.shape
+    parts = threads.for_work(100 * N * V)
+    losses = np.empty(N, logits.dtype)
+    work = scratch(kernels.softmax_work(N, lanes_of(logits.itemsize), parts), logits.dtype)
+    kernels.softmax_cross_entropy(
+        parts, logits.reshape(-1), V, targets, V, scale, losses, d_logits.reshape(-1), V, work, parts
+    )
+    return losses
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, Callable[[float], np.ndarray]]:
+    """Mean of -log softmax(logits)[target] over N rows of (N, V), in nats; pullback(d_loss) returns d_logits.
+
+    Cost: one exponential a logit. Reference twin: fastrnn.reference.loss.softmax_cross_entropy.
+    """
+    losses = _softmax_cross_entropy(logits, targets, 0.0, np.empty(0, logits.dtype))
+
+    def pullback(d_loss):
+        d_logits = empty(logits.shape, logits.dtype)
+        _softmax_cross_entropy(logits, targets, float(d_loss) / max(len(targets), 1), d_logits)
+        return d_logits
+
+    return float(losses.sum(dtype=np.float64)) / max(len(targets), 1), pullback
+
+
+def linear_cross_entropy(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    targets: np.ndarray,
+    gradients: tuple[np.ndarray, np.ndarray] | None = None,
+    scale: float = 1.0,
+) -> tuple[float, np.ndarray | None]:
+    """cross_entropy(linear(x, weight, bias), targets), block by block, so that the logits never exist as a whole.
+
+    Parameters
+    ----------
+    x : (N, H); weight : (V, H); bias : (V,); targets : (N,), int64 below V
+    gradients : arrays for d_weight, d_bias; without them only the loss is computed
+    scale : factor of the gradients
+
+    Returns the loss in nats and dx (N, H), or None. Cost: 2*N*H*V flop, three times that with gradients; logits in
+    blocks of 32 MiB, or 16 rows. Reference twin: fastrnn.reference.loss.linear_cross_entropy.
+    """
+    (N, H), V, dtype = x.shape, len(weight), x.dtype
+    rows = max(1, min(N, max(_LEAST_ROWS, _LOGITS_BYTES // (V * x.itemsize))))
+    parts = threads.for_work(2 * rows * V * H * x.itemsize / 4)
+    work = scratch(kernels.linear_cross_entropy_work(rows, V, H, lanes_of(x.itemsize), parts), dtype)
+    none = np.empty(0, dtype)
+    dx, d_weight, d_bias = none, none, none
+    if gradients is not None:
+        dx, (d_weight, d_bias) = empty(x.shape, dtype), gradients
+    losses = np.empty(N, dtype)
+    for start in range(0, max(N, 1), rows):
+        part = slice(start, start + rows)
+        kernels.linear_cross_entropy(
+            parts, x[part].reshape(-1), weight.reshape(-1), bias, targets[part], scale / max(N, 1), losses[part],
+            dx[part].reshape(-1), d_weight.reshape(-1), d_bias, start > 0, zeros(H, dtype), len(targets[part]), V, H,
+            work, parts,
+        )  # fmt: skip
+    return float(losses.sum(dtype=np.float64)) / max(N, 1), None if gradients is None else dx
