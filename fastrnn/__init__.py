@@ -1,6 +1,7 @@
 """fastrnn: recurrent networks trained on CPUs, in compiled kernels behind torch-shaped layers."""
 
 from fastrnn import gradcheck, models, optim
+from fastrnn.flow import clip_steps, gradient_flow
 from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, GRUCell, Linear, LSTMCell, RNNCell
 from fastrnn.loss import cross_entropy
 from fastrnn.parameters import Parameters
@@ -21,9 +22,11 @@ __all__ = [
     "Packed",
     "Parameters",
     "RNNCell",
+    "clip_steps",
     "cross_entropy",
     "get_num_threads",
     "gradcheck",
+    "gradient_flow",
     "models",
     "optim",
     "set_num_threads",

@@ -128,7 +128,7 @@ def steps_of(
     return ragged.ragged(lengths, reverse), np.arange(T)[:, None] < lengths
 
 
-def recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, **arrays):
+def recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, limit=np.inf, **arrays):
     """functional.recurrent, its pullback and activations, by name, with zeros beyond the lengths (B,), which descend.
 
     x (T, B, I), or tokens (T, B); dy (T, B, P), or None.
@@ -143,9 +143,10 @@ def recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, **arrays):
     )
     gradients = Weights(*(w if w is None else np.full_like(w, np.nan) for w in weights))
     d_table = None if w_table is None else np.full_like(w_table, np.nan)
-    dx, d_initial = pullback(None if dy is None else dy[present], d_final, gradients, d_table)
+    d_hs = np.full((N, P), np.nan, dtype)
+    dx, d_initial = pullback(None if dy is None else dy[present], d_final, gradients, d_table, limit, d_hs)
     result = {}
-    kept = {f"kept {name}": rows for name, rows in activations().items()}
+    kept = {f"kept {name}": rows for name, rows in activations().items()} | {"d_hs": d_hs}
     for name, rows in {"y": buffer[B : B + N], "dx": dx, **kept}.items():
         if rows is not None:
             result[name] = np.zeros((T, B, rows.shape[1]), rows.dtype)
@@ -161,7 +162,7 @@ def _named(cell, final, d_initial, gradients, d_table):
     return result if d_table is None else result | {"d_table": d_table}
 
 
-def reference_recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, **arrays):
+def reference_recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, limit=np.inf, **arrays):
     """The same from the reference, with tokens as one-hot rows."""
     tokens = x if x.dtype.kind == "i" else None
     if tokens is not None:
@@ -170,9 +171,10 @@ def reference_recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, 
     weights = cell.reference(**arrays)
     lengths = None if lengths is None else np.asarray(lengths, np.int64)
     y, final, steps = reference_sequence.sequence_forward(weights, x, initial, lengths, reverse)
-    dx, d_initial, gradients = reference_sequence.sequence_backward(weights, x, steps, dy, d_final)
+    d_hs = np.zeros(y.shape, np.result_type(y, dy))
+    dx, d_initial, gradients = reference_sequence.sequence_backward(weights, x, steps, dy, d_final, limit, d_hs)
     d_table = None if w_table is None else embedding.scatter_add(tokens, dx, len(w_table))
-    result = {"y": y} | ({"dx": dx} if tokens is None else {})
+    result = {"y": y, "d_hs": d_hs} | ({"dx": dx} if tokens is None else {})
     kept = [f"kept {name}" for name in (*cell.traits.saved, *cell.traits.states[1:]) if len(name) == 1]
     result |= {name: np.zeros((*x.shape[:2], len(arrays["W_hh"]) // len(cell.traits.gates))) for name in kept}
     for step in steps:

@@ -36,6 +36,7 @@ ORDER = [
     "parameters",
     "threads",
     "functional",
+    "flow",
     "layers",
     "gradcheck",
     "optim",

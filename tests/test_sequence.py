@@ -44,7 +44,7 @@ def pick(arrays, rows):
     """Those sequences of a batch alone, of all inputs or results that have a part for each."""
     picked = {}
     for name, value in arrays.items():
-        if name in ("x", "y", "dx", "dy") or name.startswith("kept"):
+        if name in ("x", "y", "dx", "dy", "d_hs") or name.startswith("kept"):
             picked[name] = np.ascontiguousarray(value[:, rows])
         elif name in ("h", "c", "d_h", "d_c") or name.startswith("final"):
             picked[name] = value[rows]
@@ -139,6 +139,29 @@ def test_budget_of_float32_is_not_rotten(name):
         for tensor, part in check(RECURRENT[name], sizes_of(name, 17, 7, 33, 31), "float32", seed).items():
             largest[tensor] = max(largest.get(tensor, 0), part)
     assert all(0.01 < part <= 1 for part in largest.values()), largest
+
+
+@by_dtype
+@by_case
+@by_direction
+@pytest.mark.parametrize("lengths", [None, (5, 4, 4, 1, 0)], ids=["dense", "ragged"])
+def test_a_limit_of_each_step(name, lengths, reverse, dtype):
+    """Half of the elements meet the limit; a step's gradient goes through the cell as it was clipped."""
+    inputs, limit = RECURRENT[name].draw(sizes_of(name, 5, 5, 6, 19), dtype), 0.3
+    check(RECURRENT[name], sizes_of(name, 5, 5, 6, 19), dtype, lengths=lengths, reverse=reverse, limit=limit)
+    found = RECURRENT[name].compiled(**inputs, lengths=lengths, reverse=reverse, limit=limit)["d_hs"]
+    assert np.abs(found).max() == np.dtype(dtype).type(limit)
+    assert 0.1 < np.mean(np.abs(found) == np.dtype(dtype).type(limit)) < 0.9
+
+
+def test_a_limit_lets_nan_through():
+    inputs = draw("lstm", (3, 2, 4, 5), "float32")
+    inputs["dy"][1, 0, 2] = np.nan
+    d_hs = recurrent(CELLS["lstm"], **inputs, limit=0.5)["d_hs"]
+    assert np.isnan(d_hs[1, 0, 2])
+    assert np.isnan(d_hs[0, 0]).all()
+    assert np.isfinite(d_hs[:, 1]).all()
+    assert np.isfinite(d_hs[2]).all()
 
 
 @by_dtype

@@ -101,9 +101,10 @@ def recurrent(
     keep : whether the backward pass, or `activations`, will be called
     table : (V, E) with tokens only: rows of an embedding that take the place of the one-hot rows (I = E)
 
-    Returns final (like initial), pullback(dy or None, d_final, grads, d_table=None) that reads dy (N, W) from `column`
-    on, fills the Weights grads, and returns dx (None for tokens) and d_initial; and activations(), which gives copies
-    (N, H) by name of what was kept.
+    Returns final (like initial), pullback(dy or None, d_final, grads, d_table=None, limit=inf, d_hs=None) that reads
+    dy (N, W) from `column` on, fills the Weights grads, and returns dx (None for tokens) and d_initial; and
+    activations(), which gives copies (N, H) by name of what was kept. The pullback keeps every element of dL/dh_t, all
+    that reaches h_t from y_t and from later steps, within -limit..limit, and writes it to d_hs (N, P).
 
     All arrays C-contiguous and of one dtype. Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no
     input product beyond the V rows of the table. Reference twin: fastrnn.reference.sequence.
@@ -149,7 +150,7 @@ def recurrent(
     if steps.order is not None:
         gather(own[B : B + N], steps.order, out=buffer[B : B + N], out_column=column)
 
-    def pullback(dy, d_final, grads, d_table=None):
+    def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None):
         d_start, dx = empty(start.size, dtype), none if one_hot else empty((N, I), dtype)
         zero = zeros(max(I, H), dtype)
         if dy is None:
@@ -166,6 +167,7 @@ def recurrent(
         dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = (none if d is None else d.reshape(-1) for d in grads)
         d_message = d_W_hr if W_hr is not None else dW_hh[F * H * P :]
         parts = max(plan.shards, threads.for_work(4 * N * G * H * H))
+        own_d_hs = none if d_hs is None else d_hs if steps.order is None else empty(d_hs.shape, dtype)
         work = scratch(
             _backward_work(
                 N, B, I, H, P, (V or I) if one_hot else 0, C, G, F, S, two_stages, shape.weights, lanes, parts
@@ -174,10 +176,12 @@ def recurrent(
         )
         kernels.recurrent_backward(
             parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, steps.first, steps.count,
-            bounds, messages, history, kept, dy, dy_row, d_end, d_start, dx.reshape(-1),
+            bounds, messages, history, kept, dy, dy_row, d_end, limit, d_start, dx.reshape(-1), own_d_hs.reshape(-1),
             none if d_table is None else d_table.reshape(-1), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
             N, B, I, H, P, plan.unit_shards, work, parts,
         )  # fmt: skip
+        if steps.order is not None and d_hs is not None:
+            gather(own_d_hs, steps.order, out=d_hs)
         if steps.order is not None and not one_hot:
             dx = gather(dx, steps.order)
         return None if one_hot else dx, _states(d_start, S, B, P, H)

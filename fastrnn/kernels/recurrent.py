@@ -171,8 +171,8 @@ def recurrent_backward_work(N, B, I, H, P, V, C, G, F, S, two_stages, weights, w
 @Kernel
 def recurrent_backward(
     y, y_row, h, h_row, x, tokens, table, W_ih, W_hh, W_message, cell, initial, first, count, bounds, messages, history,
-    kept, dy, dy_row, d_final, d_initial, dx, d_table, dW_ih, dW_hh, dW_message, d_b_ih, d_b_hh, d_weights, zero,
-    N, B, I, H, P, unit_shards, work, parts,
+    kept, dy, dy_row, d_final, limit, d_initial, dx, d_hs, d_table, dW_ih, dW_hh, dW_message, d_b_ih, d_b_hh, d_weights,
+    zero, N, B, I, H, P, unit_shards, work, parts,
 ):  # fmt: skip
     """The gradients of a layer's inputs, initial states and weights.
 
@@ -201,7 +201,7 @@ def recurrent_backward(
     rest = rest[padded(d_output.size, width) :]
     sequence_backward(
         y, y_row, W_hh, W_message, cell, initial, first, count, bounds, messages, history, kept, dy, dy_row, d_final,
-        d_initial, dz, d_output, B, H, P, unit_shards, rest,
+        limit, d_initial, dz, d_output, d_hs, B, H, P, unit_shards, rest,
     )  # fmt: skip
     unit_weights(cell, _unit_weights, (dz, y, y_row, first, count, initial, history, B, H, P, d_weights, rest, parts))
     together = (hidden(cell) - apart(cell)) * H

@@ -161,7 +161,7 @@ def sequence_forward(
 @device
 def _backward_part(
     part, y, y_row, W_hh, W_message, cell, first, count, bounds, messages, history, kept, dy, dy_row, dz, d_output,
-    B, H, P, start, stop, unit_shards, dz_state, dm, carry, d_message, initial,
+    limit, d_hs, noting, B, H, P, start, stop, unit_shards, dz_state, dm, carry, d_message, initial,
 ):  # fmt: skip
     """The stages stop-1..start of all steps, of one shard."""
     width = lanes(y)
@@ -198,7 +198,7 @@ def _backward_part(
                 second_stage(
                     cell, output_backward_rows,
                     (rows, left, right, H, P, dz_next, dz_stride, more * F * H, W_hh, own_dm, dm_stride, own_carry,
-                     h_prev, h_row, own_kept, own_dy, dy_row, d_output + n * P),
+                     h_prev, h_row, own_kept, own_dy, dy_row, d_output + n * P, limit, d_hs + n * P, noting),
                 )  # fmt: skip
                 continue
             source, source_row, K, panels = dz_next, dz_stride, more * F * H, W_hh
@@ -210,6 +210,7 @@ def _backward_part(
                 cell, rows, left, right, H, P, source, source_row, K, panels, d_message + begin * full,
                 dz_state + (t % 2 * B + begin) * dz_stride, dz_stride, own_carry, carry_size, h, own_row, h_prev, h_row,
                 history + n * (S - 1) * full, prev, prev_row, prev_step, own_kept, own_dy, dy_row, dz + n * C * H,
+                limit, d_hs + n * P, noting,
             )  # fmt: skip
 
 
@@ -240,7 +241,7 @@ def backward_work(B, H, P, F, S, two_stages, width):
 @Kernel
 def sequence_backward(
     y, y_row, W_hh, W_message, cell, initial, first, count, bounds, messages, history, kept, dy, dy_row, d_final,
-    d_initial, dz, d_output, B, H, P, unit_shards, work,
+    limit, d_initial, dz, d_output, d_hs, B, H, P, unit_shards, work,
 ):  # fmt: skip
     """The gradients of all pre-activations and of the initial states.
 
@@ -249,7 +250,9 @@ def sequence_backward(
     W_hh, W_message : (F*H, P) and (P, H), as they are
     dy : h_t's cotangent of row n at n*dy_row; dy_row = 0 repeats one row (of zeros, for none)
     d_final, d_initial : as final and initial, in and out
+    limit : largest size of an element of dL/dh_t at every step, before it goes through the cell
     dz : (N, C*H), out; d_output : (N, P), out with two stages: the gradients of the messages' products
+    d_hs : (N, P), out: dL/dh_t as it went through the cell; or empty
     work : backward_work(...) elements
 
     Cost: 2*N*F*H*P flop, and 2*N*H*P with two stages; the products with x and for the weights are the caller's.
@@ -278,7 +281,8 @@ def sequence_backward(
         share(
             parts, _backward_part,
             (pointer(y), y_row, pointer(panels), pointer(second), cell, first, count, bounds, pointer(messages),
-             pointer(history), pointer(kept), pointer(dy), dy_row, pointer(dz), pointer(d_output), B, H, P,
+             pointer(history), pointer(kept), pointer(dy), dy_row, pointer(dz), pointer(d_output), limit, pointer(d_hs),
+             d_hs.size > 0, B, H, P,
              stop - stretch, stop, unit_shards, pointer(dz_state), pointer(dm), pointer(carry), pointer(d_message),
              pointer(start)),
         )  # fmt: skip

@@ -33,6 +33,7 @@ from fastrnn.kernels.simd import (
     load_first,
     prefetch,
     prefetch_write,
+    select,
     store,
     store_first,
     store_many,
@@ -162,15 +163,22 @@ def output_rows(
 
 
 @device
+def bounded(x, limit):
+    """Each lane within -limit..limit; NaN stays."""
+    return select(x > limit, limit, select(x < -limit, -limit, x))
+
+
+@device
 def backward_rows(
     cell, rows, left, right, H, P, dz_next, dz_next_row, K, panels, d_message, dz_new, dz_stride, carry, carry_size, h,
-    h_row, h_prev, prev_h_row, history, prev, prev_row, prev_step, kept, dy, dy_row, dz,
+    h_row, h_prev, prev_h_row, history, prev, prev_row, prev_step, kept, dy, dy_row, dz, limit, d_hs, noting,
 ):  # fmt: skip
     """One step's gradient of the pre-activations for `rows` rows and the unit blocks left..right-1.
 
     carry: in, what reaches the states from the step after but for the recurrent product (K = 0: all of it); out, the
     same for the step before. With two stages the product is the message's gradient instead, h the message, and the
-    carry holds all that reaches the states. The other pointers are at the first of the rows.
+    carry holds all that reaches the states. limit: of every element of dL/dh_t, which d_hs (rows, P) receives if
+    noting. The other pointers are at the first of the rows.
     """
     width = lanes(dz)
     C, F, S, A = columns(cell), hidden(cell), states(cell), saved(cell)
@@ -207,7 +215,9 @@ def backward_rows(
                     at = carry + (q * full + unit)
                     d_h = load(at)
                     if stages(cell) == 1:
-                        d_h = d_h + load_first(dy + (q * dy_row + unit), valid)
+                        d_h = bounded(d_h + load_first(dy + (q * dy_row + unit), valid), limit)
+                        if noting:
+                            store_first(d_hs + (q * H + unit), d_h, valid)
                     d_state = (d_h,) + load_rest(cell, at + carry_size, carry_size)
                     d_state = with_message(cell, d_state, d_message + (q * full + unit))
                     own_h = load_first(h + (q * h_row + unit), valid)  # or the message
@@ -225,7 +235,7 @@ def backward_rows(
 @device
 def output_backward_rows(
     cell, rows, left, right, H, P, dz_next, dz_next_row, K, W_hh, dm_new, dm_stride, carry, h_prev, prev_h_row, kept,
-    dy, dy_row, d_output,
+    dy, dy_row, d_output, limit, d_hs, noting,
 ):  # fmt: skip
     """The second stage's gradient: the carry of h completed, and the gradient of the message's product."""
     width = lanes(d_output)
@@ -246,8 +256,10 @@ def output_backward_rows(
                 valid = P - unit
                 for q in range(i, i + r):
                     at = carry + (q * full + unit)
-                    d_h = load(at) + load_first(dy + (q * dy_row + unit), valid)
+                    d_h = bounded(load(at) + load_first(dy + (q * dy_row + unit), valid), limit)
                     store(at, d_h)
+                    if noting:
+                        store_first(d_hs + (q * P + unit), d_h, valid)
                     own_h = load_first(h_prev + (q * prev_h_row + unit), valid)
                     keep = load_saved(cell, kept + (q * A * full + unit * A), width)
                     dm = output_backward(cell, unit, d_h, own_h, keep)

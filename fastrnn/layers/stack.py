@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, functional
+from fastrnn import checks, flow, functional
 from fastrnn.functional import Weights
 from fastrnn.kernels.cells import TRAITS
 from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
@@ -128,12 +128,13 @@ class Stack(Layer):
                 layers.append((y, runs))
 
         def pullback(dy, d_final, grads, d_table=None):
-            gradients, d_initial = self._weights(grads), []
+            gradients, d_initial, limit = self._weights(grads), [], flow.limit()
             for k, (_, runs) in reversed(list(enumerate(layers))):
-                pulled = [
-                    run[1](dy, tuple([s[i] for s in d_final]), gradients[i], None if k else d_table)
-                    for i, run in enumerate(runs, k * D)
-                ]
+                pulled = []
+                for d, run in enumerate(runs):
+                    d_end = tuple([s[k * D + d] for s in d_final])
+                    d_hs = flow.place(self, k, d == 1, steps[d].lengths, self._widths[0], self.dtype)
+                    pulled.append(run[1](dy, d_end, gradients[k * D + d], None if k else d_table, limit, d_hs))
                 dy = pulled[0][0]
                 if dy is not None:  # tokens have no gradient
                     for other, _ in pulled[1:]:

@@ -48,11 +48,18 @@ def sequence_forward(
 
 
 def sequence_backward(
-    cell: Any, x: np.ndarray, steps: list[Step], dy: np.ndarray, d_final: State
+    cell: Any,
+    x: np.ndarray,
+    steps: list[Step],
+    dy: np.ndarray,
+    d_final: State,
+    limit: float = np.inf,
+    d_hs: np.ndarray | None = None,
 ) -> tuple[np.ndarray, State, Any]:
     """The gradients (dx, d_initial, d_cell) from dy (T, B, P) and d_final; `steps` are sequence_forward's.
 
     dx (T, B, I) is 0 beyond a row's length; what dy holds there is not read. d_cell: a cell of gradients.
+    limit: of the elements of dL/dh_t, real, before they go through the cell; d_hs (T, B, P), out, receives them.
     """
     dtype = result_dtype(cell, x, dy, *d_final)
     dx = np.zeros(x.shape, dtype)
@@ -60,7 +67,12 @@ def sequence_backward(
     d_cell = map_weights(lambda w: np.zeros(w.shape, dtype), cell)
     for t, rows, state_prev, state, saved in reversed(steps):
         dh, *d_others = (d[rows] for d in d_initial)
-        d_state = (dh + dy[t, rows], *d_others)
+        dh = dh + dy[t, rows]
+        if limit < np.inf:
+            dh = np.clip(dh, -limit, limit)
+        if d_hs is not None:
+            d_hs[t, rows] = dh
+        d_state = (dh, *d_others)
         dx[t, rows], d_state_prev, d_cell_s = cell_backward(cell, x[t, rows], state_prev, state, saved, d_state)
         for d, d_prev in zip(d_initial, d_state_prev, strict=True):
             d[rows] = d_prev
