@@ -189,3 +189,8 @@ def same_names(name: str, found: Mapping[str, object], wanted: Mapping[str, obje
     if missing or extra:
         wrong = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unexpected {', '.join(extra)}"] * bool(extra)
         raise ValueError(f"{name}: expected {', '.join(wanted)}; {'; '.join(wrong)}")
+
+
+def labels(name: str, value: object, below: int, count: int) -> np.ndarray:
+    """`value` as the classes (count,) of sequences or of steps, 0 <= label < below."""
+    return _integers(name, value, below, f"0 <= label < {below}", (count,), "")

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fastrnn import optim
-from fastrnn.models import CharLM
-from fastrnn.training import checkpoint
-from fastrnn.training.checkpoint import CheckpointError, load, save
+from fastrnn import checkpoint, optim
+from fastrnn.checkpoint import CheckpointError, load, save
+from fastrnn.models import CharLM, SequenceClassifier, SequenceTagger
 
 VOCABULARY = '\n"\\a\u00e9\U0001f600'
 
@@ -93,12 +92,15 @@ def test_a_loaded_model_owns_its_memory(path, saved):
     assert load(path)[0].parameters.flat.any()
 
 
-class Strided:
+class Strided(CharLM):
     """A model whose parameters lie in memory as no file can hold them."""
 
     def __init__(self, model, strided):
         self.config = model.config
         self.parameters = {name: strided(value) for name, value in model.parameters.items()}
+
+
+Strided.__name__ = "CharLM"  # what the file calls it
 
 
 @pytest.mark.parametrize(
@@ -153,9 +155,10 @@ def test_every_flipped_data_byte_is_an_error(path, saved, mask):
         assert error_of(path) == "damaged: checksum mismatch", i
 
 
-def forge(path, change):
+def forge(path, change, model=None):
     """Write a checkpoint with a right checksum after change(tensors, description)."""
-    save(path, model_of(), trained(model_of()), 7)
+    model = model or model_of()
+    save(path, model, trained(model), 7)
     data = path.read_bytes()
     tensors = safetensors.numpy.load(data)
     description = json.loads(json.loads(data[8 : header_size(data)])["__metadata__"]["fastrnn"])
@@ -203,6 +206,13 @@ def tensor(name, change):
         (config(dtype="int8"), "dtype: expected float32 or float64, got int8"),
         (config(dropout=2.0), "expected a number in 0..1, got 2"),
         (config(surprise=1), "unexpected keyword argument 'surprise'"),
+        (config(surprise=1 << 60), "surprise: expected an integer <= 16777216, got 1152921504606846976"),
+        (config(dropout=10**400), "dropout: expected an integer <= 16777216, got 1000"),
+        (lambda tensors, description: description["config"].pop("vocabulary"), "missing 'vocabulary'"),
+        (lambda tensors, description: description["config"].pop("hidden_size"), "missing 'hidden_size'"),
+        (entry(model="Sequence"), "model: expected one of CharLM, "),
+        (entry(model=["CharLM"]), "model: expected one of CharLM, "),
+        (entry(model="SequenceTagger"), "num_classes: expected either num_classes or num_outputs"),
         (tensor("decoder.bias", lambda value: value * np.nan), "decoder.bias: not finite"),
         (tensor("optimizer.exp_avg", lambda value: value / 0), "optimizer.exp_avg: not finite"),
         (tensor("optimizer.exp_avg", lambda value: value[1:]), "optimizer.exp_avg: expected shape (57,), got (56,)"),
@@ -219,9 +229,47 @@ def test_a_forged_checkpoint_is_refused(path, change, message):
     assert message in error_of(path)
 
 
+def test_a_file_that_names_no_model_holds_a_character_model(path):
+    """As those of earlier versions do."""
+    model = model_of(cell="lstm", num_layers=2)
+    forge(path, lambda tensors, description: description.pop("model"), model)
+    found, info = load(path)
+    assert type(found) is CharLM
+    assert found.parameters.flat.tobytes() == model.parameters.flat.tobytes()
+    assert info.step == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (config(hidden_size=65536), "parameters: expected at least "),
+        (config(num_tokens=1 << 24), "parameters: expected at least "),
+        (config(num_tokens=1 << 40), "num_tokens: expected an integer <= 16777216, got 1099511627776"),
+        (config(num_classes=1 << 20), "parameters: expected at least "),
+        (config(num_classes=None), "num_classes: expected either num_classes or num_outputs"),
+        (config(num_classes=True), "num_classes: expected an integer, got True"),
+        (config(num_classes="3"), "num_classes: expected an integer, got '3'"),
+        (config(num_tokens=8), "embedding.weight: expected shape (8, 2), got (7, 2)"),
+        (config(bidirectional=True), "missing rnn.weight_ih_l0_reverse"),
+        (config(embedding_size=None), "embedding_size: expected an integer, got None"),
+        (config(cell=[]), "cell: expected one of"),
+    ],
+)
+def test_a_forged_tagger_is_refused(path, change, message):
+    forge(path, change, SequenceTagger(3, num_tokens=7, embedding_size=2, hidden_size=3))
+    assert message in error_of(path)
+
+
+@pytest.mark.parametrize("size", ["hidden_size", "input_size", "num_classes"])
+def test_a_forged_classifier_takes_no_memory(path, size, monkeypatch):
+    forge(path, config(**{size: 60_000}), SequenceClassifier(3, input_size=2, hidden_size=3))
+    monkeypatch.setattr(SequenceClassifier, "__init__", None)
+    assert error_of(path).startswith("parameters: expected at least ")
+
+
 def test_a_model_larger_than_its_file_is_never_built(path, monkeypatch):
     forge(path, config(hidden_size=65536, num_layers=256))
-    monkeypatch.setattr("fastrnn.models.CharLM", None)  # to call it would be a TypeError of another text
+    monkeypatch.setattr(CharLM, "__init__", None)  # to call it would be a TypeError of another text
     assert error_of(path).startswith("parameters: expected at least ")
 
 
@@ -333,7 +381,7 @@ def test_the_file_reaches_the_disk_before_its_name(path, monkeypatch):
 WRITER = """
 import sys
 from fastrnn.models import CharLM
-from fastrnn.training.checkpoint import save
+from fastrnn.checkpoint import save
 models = [CharLM("ab", hidden_size=200, seed=seed) for seed in (0, 1)]
 while True:
     for step, model in enumerate(models):

@@ -1,26 +1,21 @@
 """The character-level language model: characters in, the next character's distribution out."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastrnn import checks, functional, optim, ragged
-from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
+from fastrnn.layers import Dropout, Embedding, Linear
+from fastrnn.models.decoding import draw
+from fastrnn.models.encoder import CELLS
+from fastrnn.models.model import Network, clipped
 from fastrnn.parameters import Parameters
-
-CELLS: dict[str, Callable[..., RNN | GRU | LSTM]] = {
-    "tanh": RNN,
-    "relu": partial(RNN, nonlinearity="relu"),
-    "gru": GRU,
-    "lstm": LSTM,
-}
 
 State = Any  # h (L, B, H); with cell "lstm" (h, c)
 
 
-class CharLM:
+class CharLM(Network):
     """Embedding (or one-hot), stacked recurrent layers, and a projection to the vocabulary.
 
     Parameters
@@ -61,19 +56,22 @@ class CharLM:
         self.embedding = Embedding(V, E, dtype=dtype, seed=seeds[2]) if E else None
         self._dropout = Dropout(dropout, seed=seeds[3])
         parts = {"embedding": self.embedding, "rnn": self.rnn, "decoder": self.decoder}
-        self._parts = {name: part for name, part in parts.items() if part is not None}
-        self.parameters = Parameters.joined({name: part.parameters for name, part in self._parts.items()})
-        for name, part in self._parts.items():
-            part.parameters = self.parameters.group(name)
-        self.config = {
+        config = {
             "vocabulary": vocabulary,
             "cell": cell,
             "hidden_size": self.rnn.hidden_size,
             "num_layers": self.rnn.num_layers,
             "embedding_size": E,
             "dropout": self.rnn.dropout,
-            "dtype": self.parameters.dtype.name,
+            "dtype": self.rnn.dtype.name,
         }
+        super().__init__(parts, config)
+
+    @classmethod
+    def least_elements(cls, config: Mapping[str, Any]) -> int:
+        """Parameters that a model of this config has at least."""
+        H, V = config["hidden_size"], len(config["vocabulary"])
+        return config["num_layers"] * H * H + V * (H + config["embedding_size"])
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens (n,) of a text.
@@ -178,9 +176,7 @@ class CharLM:
         tokens, targets: (T, B); clip_norm, clip_value: see fastrnn.optim, None for no clipping.
         """
         loss, state, grads = self.loss_and_gradients(tokens, targets, state, scale, optimizer.grads)
-        norm = optim.grad_norm(grads) if clip_norm is None else optim.clip_grad_norm(grads, clip_norm)
-        if clip_value is not None:
-            optim.clip_grad_value(grads, clip_value)
+        norm = clipped(grads, clip_norm, clip_value)
         optimizer.step(grads)
         return scale * loss, norm, state
 
@@ -200,23 +196,13 @@ class CharLM:
         """
         length = checks.integer("length", length, 0)
         temperature = checks.number("temperature", temperature)
-        top_k = len(self.vocabulary) if top_k is None else checks.integer("top_k", top_k, 1)
+        top_k = None if top_k is None else checks.integer("top_k", top_k, 1)
         generator = np.random.default_rng(seed)
         tokens = self.encode(prime) if prime else generator.integers(len(self.vocabulary), size=1)
         drawn = [] if prime else [int(tokens[0])]
         state = self.initial_state(1)
         while len(drawn) < length:
             logits, state = self(tokens[:, None], state)
-            drawn.append(_draw(logits[-1, 0].astype(np.float64), temperature, top_k, generator))
+            drawn.append(draw(logits[-1, 0], temperature, top_k, generator))
             tokens = np.array(drawn[-1:])
         return self.decode(np.array(drawn[:length], np.int64))
-
-
-def _draw(logits, temperature, top_k, generator):
-    """A token from softmax(logits/temperature) over the top_k likeliest."""
-    order = np.argsort(-logits, kind="stable")[:top_k]
-    if temperature == 0:
-        return int(order[0])
-    with np.errstate(over="ignore"):  # a tiny temperature: all but the likeliest have weight 0
-        weights = np.exp((logits[order] - logits[order[0]]) / temperature)
-    return int(generator.choice(order, p=weights / weights.sum()))

@@ -1,1 +1,1 @@
-"""Training of character models: text, loop, checkpoints; without the command line."""
+"""Training of character models: text and loop, without the command line."""

@@ -1,8 +1,9 @@
-"""Checkpoints of a character model: one safetensors file that is either whole or refused.
+"""Checkpoints of models: one safetensors file that is either whole or refused.
 
 Tensors: every parameter by its name, and every array of the optimiser's state as `optimizer.<name>`. Metadata:
-`fastrnn`, a JSON object of format version, model config (vocabulary included), step, optimiser and extra values; and
-`sha256`, over name, dtype, shape and bytes of the tensors in the order of their names, then that JSON.
+`fastrnn`, a JSON object of format version, the model's class (CharLM where it is not named) and config, step, optimiser
+and extra values; and `sha256`, over name, dtype, shape and bytes of the tensors in the order of their names, then that
+JSON.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import safetensors.numpy
 from fastrnn import checks
 
 if TYPE_CHECKING:
-    from fastrnn.models import CharLM
     from fastrnn.optim import Optimizer
 
 FORMAT = 1
+MODELS: dict[str, Any] = {}  # classes by name, entered by fastrnn.models
 LIMITS = {"hidden_size": (1, 1 << 16), "num_layers": (1, 256), "embedding_size": (0, 1 << 16)}  # both included
+_LARGEST = 1 << 24  # of all other integers in a config
 _MAX_BYTES = 1 << 34
 _OPTIMIZER = "optimizer."
 
@@ -45,12 +47,12 @@ class Info(NamedTuple):
 
 def save(
     path: str | os.PathLike[str],
-    model: CharLM,
+    model: Any,
     optimizer: Optimizer | None = None,
     step: int = 0,
     extra: Mapping[str, str | int | float] | None = None,
 ) -> None:
-    """Write a checkpoint so that `path` holds, at every moment, either the earlier file or the new one, whole.
+    """Write a model's parameters and config so that `path` always holds either the earlier file or the new one, whole.
 
     The file's mode follows the umask; symbolic links are followed.
     Raises CheckpointError: `model.safetensors: not written: No space left on device`,
@@ -66,6 +68,7 @@ def save(
     description = json.dumps(
         {
             "format": FORMAT,
+            "model": type(model).__name__,
             "config": model.config,
             "step": step,
             "optimizer": {name: value for name, value in state.items() if name not in arrays},
@@ -80,8 +83,8 @@ def save(
         raise CheckpointError(f"{path}: not written: {error.strerror}") from error
 
 
-def load(path: str | os.PathLike[str]) -> tuple[CharLM, Info]:
-    """Read a checkpoint, check it against its own config and checksum, and build the model.
+def load(path: str | os.PathLike[str]) -> tuple[Any, Info]:
+    """Read a checkpoint, check it against its own config and checksum, and build the model: one of MODELS.
 
     Raises CheckpointError, among others: `model.safetensors: No such file or directory`,
     `model.safetensors: not a safetensors file: ...`, `model.safetensors: not a checkpoint of fastrnn`,
@@ -97,7 +100,7 @@ def load(path: str | os.PathLike[str]) -> tuple[CharLM, Info]:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     try:
         return _parse(data)
-    except (ValueError, TypeError, RecursionError) as error:  # RecursionError: JSON of absurd depth
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:  # the last two: absurd numbers and depth
         raise CheckpointError(f"{path}: {error}") from error
 
 
@@ -131,9 +134,7 @@ def _checksum(tensors: Mapping[str, np.ndarray], description: str) -> str:
     return digest.hexdigest()
 
 
-def _parse(data: bytes) -> tuple[CharLM, Info]:
-    from fastrnn.models import CharLM  # here, so that what only reports an error does not load a compiler
-
+def _parse(data: bytes) -> tuple[Any, Info]:
     try:
         tensors = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
@@ -150,10 +151,13 @@ def _parse(data: bytes) -> tuple[CharLM, Info]:
     if _checksum(tensors, metadata["fastrnn"]) != metadata["sha256"]:
         raise ValueError("damaged: checksum mismatch")
 
-    checks.same_names("description", description, dict.fromkeys(("format", "config", "step", "optimizer", "extra")))
+    description.setdefault("model", "CharLM")
+    names = ("format", "model", "config", "step", "optimizer", "extra")
+    checks.same_names("description", description, dict.fromkeys(names))
+    kind = MODELS[checks.choice("model", description["model"], tuple(MODELS))]
     arrays = {name.removeprefix(_OPTIMIZER): tensors.pop(name) for name in list(tensors) if name.startswith(_OPTIMIZER)}
-    config = _checked_config(description["config"], sum(value.size for value in tensors.values()))
-    model = CharLM(**config)
+    config = _checked_config(kind, description["config"], sum(value.size for value in tensors.values()))
+    model = kind(**config)
     parameters = model.parameters
     checks.same_names("parameters", tensors, parameters)
     for name, shape in parameters.shapes.items():
@@ -165,15 +169,18 @@ def _parse(data: bytes) -> tuple[CharLM, Info]:
     return model, Info(checks.integer("step", description["step"], 0), optimizer, description["extra"])
 
 
-def _checked_config(config: object, elements: int) -> dict[str, Any]:
+def _checked_config(kind: Any, config: object, elements: int) -> dict[str, Any]:
     """The config, once it is known that a model of it is no larger than the file."""
-    if not isinstance(config, dict) or not isinstance(config.get("vocabulary"), str):
-        raise ValueError("config: expected the arguments of CharLM")
-    for name, (low, high) in LIMITS.items():
-        if checks.integer(name, config.get(name), low) > high:
-            raise ValueError(f"{name}: expected an integer <= {high}, got {config[name]}")
-    H, V = config["hidden_size"], len(config["vocabulary"])
-    least = config["num_layers"] * H * H + V * (H + config["embedding_size"])
+    if not isinstance(config, dict) or not isinstance(config.get("vocabulary", ""), str):
+        raise ValueError(f"config: expected the arguments of {kind.__name__}")
+    for name, value in config.items():
+        low, high = LIMITS.get(name, (0, _LARGEST))
+        if (name in LIMITS or type(value) is int) and checks.integer(name, value, low) > high:
+            raise ValueError(f"{name}: expected an integer <= {high}, got {value}")
+    try:
+        least = kind.least_elements(config)
+    except KeyError as error:
+        raise ValueError(f"config: expected the arguments of {kind.__name__}, missing {error}") from None
     if least > elements:
         raise ValueError(f"parameters: expected at least {least} elements for the config, got {elements}")
     return config
