@@ -18,10 +18,11 @@ import pytest
 from click.testing import CliRunner
 
 import fastrnn
-from fastrnn import cli
+from fastrnn import checkpoint, cli
+from fastrnn.checkpoint import load
+from fastrnn.cli import charlm
 from fastrnn.models import CharLM
-from fastrnn.training import checkpoint, loop, min_char_rnn
-from fastrnn.training.checkpoint import load
+from fastrnn.training import loop, min_char_rnn
 from fastrnn.training.text import Batches, split
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
@@ -114,7 +115,7 @@ def test_the_model_is_that_of_the_options(cell):
     }
 
 
-@pytest.mark.parametrize("optimizer", cli._OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", charlm._OPTIMIZERS)
 def test_every_optimiser_trains(optimizer):
     losses = [
         float(line.split()[4].rstrip(",")) for line in summaries(trained("--optimizer", optimizer, "--steps", 300))
@@ -150,7 +151,7 @@ def test_epochs_are_passes_over_the_text():
 
 
 def test_a_run_is_a_minute_by_default(monkeypatch):
-    monkeypatch.setattr(cli, "_RUN_SECONDS", 0.2)
+    monkeypatch.setattr(charlm, "_RUN_SECONDS", 0.2)
     start = time.monotonic()
     assert fastrnn_command("charlm", "train", "fox.txt", *SMALL).exit_code == 0
     assert time.monotonic() - start > 0.2
@@ -212,7 +213,7 @@ def test_without_validation_the_training_loss_is_printed(folder):
 
 
 def test_a_long_run_is_saved_between_evaluations(monkeypatch):
-    monkeypatch.setattr(cli, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(charlm, "_SAVE_SECONDS", 0.0)
     assert len(summaries(trained("--val-fraction", 0))) == 20
 
 
@@ -294,7 +295,7 @@ def test_ctrl_c_before_training_is_quiet(monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "read_text", interrupt)
+    monkeypatch.setattr(charlm, "read_text", interrupt)
     result = fastrnn_command("charlm", "train", "fox.txt")
     assert (result.exit_code, result.output.strip()) == (130, "")
 
@@ -477,7 +478,7 @@ def test_help_names_the_commands(arguments):
 def test_help_says_what_every_option_is_for(command):
     result = fastrnn_command("charlm", command, "--help")
     assert result.exit_code == 0
-    for parameter in cli.charlm.commands[command].params:
+    for parameter in charlm.charlm.commands[command].params:
         if isinstance(parameter, click.Option):
             assert parameter.help
             assert parameter.opts[0] in result.stdout
@@ -497,6 +498,6 @@ def test_an_unknown_command_is_one_line():
 
 def test_every_model_that_can_be_trained_can_be_loaded():
     """The bounds of the options are those of checkpoints."""
-    ranges = {parameter.name: parameter.type for parameter in cli.train.params}
+    ranges = {parameter.name: parameter.type for parameter in charlm.train.params}
     for option, name in (("hidden", "hidden_size"), ("layers", "num_layers"), ("embedding", "embedding_size")):
         assert (ranges[option].min, ranges[option].max) == checkpoint.LIMITS[name]

@@ -1,23 +1,22 @@
-"""The command `fastrnn`: train a character model, and write text with it."""
+"""`fastrnn charlm`: train a character model, and write text with it."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NoReturn
 
 import click
 from tqdm import tqdm
 
 import fastrnn
-from fastrnn.training import checkpoint, loop
-from fastrnn.training.checkpoint import LIMITS
+from fastrnn import checkpoint
+from fastrnn.checkpoint import LIMITS
+from fastrnn.cli.program import CHECKPOINT, Number, checkpoint_file, help_without_command
+from fastrnn.training import loop
 from fastrnn.training.text import Batches, read_text, split, standard_library, vocabulary_of
 
 # Class in fastrnn.optim, default learning rate, further arguments.
@@ -33,36 +32,7 @@ _CLIP_NORM = 5.0
 _RUN_SECONDS = 60.0  # where neither steps nor epochs are given
 _SAVE_SECONDS = 10.0  # without evaluations, each of which saves
 _SAMPLE_LENGTH = 300
-_FILE = "model.safetensors"
 _BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
-
-
-class _Program(click.Group):
-    """A group of commands whose every failure is one line: `fastrnn: error: ...`."""
-
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
-        try:
-            sys.exit(super().main(*args, **{**extra, "standalone_mode": False}) or 0)
-        except click.Abort:
-            sys.exit(128 + signal.SIGINT)
-        except click.ClickException as error:
-            message, status = error.format_message(), error.exit_code
-        except OSError as error:
-            message, status = f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
-        except (ValueError, FloatingPointError, MemoryError) as error:
-            message, status = str(error) or "out of memory", 1
-        click.echo(f"fastrnn: error: {' '.join(message.split())}", err=True)
-        sys.exit(status)
-
-
-class _Number(click.FloatRange):
-    """A finite number in a range."""
-
-    def convert(self, value, param, ctx):
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not finite.", param, ctx)
-        return number
 
 
 class _Signals:
@@ -82,24 +52,11 @@ class _Signals:
             signal.signal(number, handler)
 
 
-@click.group(cls=_Program, invoke_without_command=True)
-@click.version_option(fastrnn.__version__, prog_name="fastrnn", message="%(prog)s %(version)s")
-@click.pass_context
-def main(context):
-    """Recurrent networks on CPUs."""
-    _help_without_command(context)
-
-
-@main.group(invoke_without_command=True)
+@click.group(invoke_without_command=True)
 @click.pass_context
 def charlm(context):
     """Train a recurrent network to predict the next character of a text, and let it write."""
-    _help_without_command(context)
-
-
-def _help_without_command(context):
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+    help_without_command(context)
 
 
 @charlm.command(context_settings={"show_default": True})
@@ -120,15 +77,15 @@ def _help_without_command(context):
 @click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="adam", help="How weights are updated.")
 @click.option(
     "--lr",
-    type=_Number(0, min_open=True),
+    type=Number(0, min_open=True),
     help="Learning rate of the first update, falling linearly to 0.  [default: "
     + ", ".join(f"{name} {lr:g}" for name, (_, lr, _) in _OPTIMIZERS.items())
     + "]",
 )
-@click.option("--clip-norm", type=_Number(0), help=f"Largest norm of the gradient; 0: any.  [default: {_CLIP_NORM:g}]")
-@click.option("--clip-value", type=_Number(0, min_open=True), help="Largest element of the gradient, instead.")
-@click.option("--dropout", type=_Number(0, 1, max_open=True), default=0.0, help="Share of outputs set to 0.")
-@click.option("--val-fraction", type=_Number(0, 1, max_open=True), default=0.02, help="End of the text to validate on.")
+@click.option("--clip-norm", type=Number(0), help=f"Largest norm of the gradient; 0: any.  [default: {_CLIP_NORM:g}]")
+@click.option("--clip-value", type=Number(0, min_open=True), help="Largest element of the gradient, instead.")
+@click.option("--dropout", type=Number(0, 1, max_open=True), default=0.0, help="Share of outputs set to 0.")
+@click.option("--val-fraction", type=Number(0, 1, max_open=True), default=0.02, help="End of the text to validate on.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, dropout and sample.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), help="Of weights.  [default: float32; float64 for the recipe]"
@@ -176,7 +133,7 @@ def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quie
         model, optimizer, batches, validation, steps=steps, seconds=None if steps else _RUN_SECONDS, **settings
     )
 
-    path, scale = out / _FILE, settings.get("scale", 1.0)
+    path, scale = out / CHECKPOINT, settings.get("scale", 1.0)
     extra = {name: value for name, value in {**options, "recipe": recipe, "seed": seed}.items() if value is not None}
     with _Signals() as signals, tqdm(total=1.0, bar_format=_BAR, disable=quiet or None) as bar:
         for m in run:
@@ -294,7 +251,7 @@ def _summary(m, scale):
 @charlm.command(context_settings={"show_default": True})
 @click.argument("path", metavar="CHECKPOINT", type=click.Path(path_type=Path))
 @click.option("--length", type=click.IntRange(0), default=500, help="Characters to write.")
-@click.option("--temperature", type=_Number(0), default=1.0, help="Divides the logits; 0: the likeliest character.")
+@click.option("--temperature", type=Number(0), default=1.0, help="Divides the logits; 0: the likeliest character.")
 @click.option("--top-k", type=click.IntRange(1), help="Draw among the k likeliest characters.  [default: all]")
 @click.option("--prime", default="", help="Text to continue; printed first.")
 @click.option("--seed", type=click.IntRange(0), help="Of the draws.  [default: a new one each time]")
@@ -303,48 +260,5 @@ def sample(path, length, temperature, top_k, prime, seed):
 
     CHECKPOINT is a file, or the folder that `fastrnn charlm train` kept its model in.
     """
-    model, _ = checkpoint.load(path / _FILE if path.is_dir() else path)
+    model, _ = checkpoint.load(checkpoint_file(path))
     click.echo(prime + model.sample(length, prime, temperature, top_k, seed))
-
-
-@main.command(context_settings={"show_default": True})
-@click.option("--cell", type=click.Choice(["tanh", "relu", "gru", "lstm"]), default="lstm", help="Recurrent cell.")
-@click.option("--hidden", type=click.IntRange(1), default=8, help="Units of a layer.")
-@click.option("--input", "inputs", type=click.IntRange(0), default=5, help="Size of the input at a step.")
-@click.option("--steps", type=click.IntRange(0), help="Length of the sequences.  [default: 5, or the longest]")
-@click.option("--batch", type=click.IntRange(0), help="Number of sequences.  [default: 3, or that of the lengths]")
-@click.option("--layers", type=click.IntRange(1), default=1, help="Recurrent layers.")
-@click.option("--bidirectional", is_flag=True, help="In both directions of time.")
-@click.option("--proj", type=click.IntRange(0), default=0, help="Size that lstm's h is projected to; 0: not projected.")
-@click.option("--peepholes", is_flag=True, help="Let lstm's gates see c.")
-@click.option("--reset-before", is_flag=True, help="Let gru's reset gate act before the product, as in the paper.")
-@click.option("--lengths", help="Steps of each sequence, as 5,0,3.  [default: all]")
-@click.option("--method", type=click.Choice(["auto", "central", "dot"]), default="auto", help="See fastrnn.gradcheck.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, inputs and directions.")
-@click.pass_context
-def gradcheck(context, cell, hidden, inputs, layers, bidirectional, proj, peepholes, reset_before, lengths, **options):
-    """Compare the gradients of a recurrent layer with derivatives taken numerically, in float64.
-
-    Weights, inputs and initial states are random. The exit status is 0 if every gradient is right and 1 if not.
-    """
-    from fastrnn.gradcheck import check_layer
-
-    if cell != "lstm" and (proj or peepholes):
-        raise click.UsageError(f"--proj and --peepholes are lstm's, the cell is {cell}")
-    if cell != "gru" and reset_before:
-        raise click.UsageError(f"--reset-before is gru's, the cell is {cell}")
-    if lengths is not None and not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", lengths):
-        raise click.UsageError(f"--lengths: expected integers, as 5,0,3, got {lengths}")
-    kind = {"gru": fastrnn.GRU, "lstm": fastrnn.LSTM}.get(cell, fastrnn.RNN)
-    own = {"gru": {"reset_after": not reset_before}, "lstm": {"proj_size": proj, "peepholes": peepholes}}
-    try:
-        layer = kind(
-            inputs, hidden, layers, bidirectional=bidirectional, dtype="float64", seed=options["seed"],
-            **own.get(cell, {"nonlinearity": cell}),
-        )  # fmt: skip
-        counts = None if lengths is None else [int(length) for length in lengths.split(",")]
-        report = check_layer(layer, lengths=counts, **options)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    click.echo(report)
-    context.exit(0 if report.ok else 1)

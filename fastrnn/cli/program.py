@@ -1,0 +1,49 @@
+"""What all commands share: errors of one line, numbers, help, and where a checkpoint lies."""
+
+import math
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+CHECKPOINT = "model.safetensors"
+
+
+class Program(click.Group):
+    """A group of commands whose every failure is one line: `fastrnn: error: ...`."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        try:
+            sys.exit(super().main(*args, **{**extra, "standalone_mode": False}) or 0)
+        except click.Abort:
+            sys.exit(128 + signal.SIGINT)
+        except click.ClickException as error:
+            message, status = error.format_message(), error.exit_code
+        except OSError as error:
+            message, status = f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
+        except (ValueError, FloatingPointError, MemoryError) as error:
+            message, status = str(error) or "out of memory", 1
+        click.echo(f"fastrnn: error: {' '.join(message.split())}", err=True)
+        sys.exit(status)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not finite.", param, ctx)
+        return number
+
+
+def help_without_command(context):
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The checkpoint that a folder stands for, or the file itself."""
+    return path / CHECKPOINT if path.is_dir() else path
