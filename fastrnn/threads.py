@@ -1,6 +1,9 @@
 """How many threads kernels use, and which way a piece of work is cut: a cost model picks, the user never does."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,6 +17,7 @@ _L2_BYTES, _L2_RATE, _L3_RATE = 1 << 20, 1.1e11, 2.5e10  # bytes a second of wei
 _REGION = 2e-6  # seconds to start and join a parallel region: 1.4 to 1.7 where threads still spin
 
 _threads = config.NUMBA_NUM_THREADS
+_most: ContextVar[int] = ContextVar("most", default=1 << 30)
 
 
 def _alone() -> None:
@@ -38,14 +42,25 @@ def set_num_threads(count: int) -> None:
     _threads = count
 
 
+@contextmanager
+def at_most(count: int) -> Iterator[None]:
+    """Use no more than `count` threads within the block, in the calling thread."""
+    token = _most.set(count)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
 def get_num_threads() -> int:
     """The number of threads kernels may use."""
-    return _threads
+    return min(_threads, _most.get())
 
 
 def for_work(flops: float) -> int:
     """Threads for a kernel of a few parallel regions: 1 unless sharing saves more than starting costs."""
-    return _threads if flops / _FLOPS * (1 - 1 / _threads) > 4 * _REGION else 1
+    n = get_num_threads()
+    return n if flops / _FLOPS * (1 - 1 / n) > 4 * _REGION else 1
 
 
 def for_bytes(count: float) -> int:
@@ -68,7 +83,7 @@ class Plan(NamedTuple):
 def for_sequence(T: int, B: int, N: int, weights: int, itemsize: int) -> Plan:
     """The cheapest of: one thread, shards of the batch, shards of the units; N rows in T steps of B sequences or fewer,
     and `weights` elements are read each step."""
-    return _plan(T, B, -(-N // max(T, 1)), weights, itemsize, _threads)
+    return _plan(T, B, -(-N // max(T, 1)), weights, itemsize, get_num_threads())
 
 
 @lru_cache

@@ -4,7 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from cases import CELLS, DTYPES, RECURRENT, check, recurrent, reference_recurrent, steps_of, wide
+from cases import CELLS, DTYPES, RECURRENT, check, recurrent, reference_recurrent, steps_of, take, wide
 from numerics import relative_error
 
 from fastrnn import functional, memory, threads
@@ -408,3 +408,32 @@ def test_chunks_are_as_long_as_they_may_be(count, rows):
         assert own[begin:end].sum() <= most
         assert end == count.size or own[begin : end + 1].sum() > most
         begin = end
+
+
+@by_cell
+@pytest.mark.parametrize("source", ["x", "tokens", "table"])
+def test_only_what_is_wanted_is_computed(cell, source):
+    """Gradients that are not asked for are left out, and the others keep their bits."""
+    name = f"recurrent {cell} {source}"
+    if name not in RECURRENT:
+        return
+    kind, inputs = CELLS[cell], RECURRENT[name].draw(sizes_of(name, 4, 3, 5, 17), "float32")
+    whole = recurrent(kind, **inputs)
+    x, dy, table = inputs.pop("x"), inputs.pop("dy"), inputs.pop("w_table", None)
+    initial, d_final = (take(inputs, form, *kind.traits.states) for form in ("{}", "d_{}"))
+    weights, (T, B), P = Weights(**inputs), x.shape[:2], initial[0].shape[1]
+    rows, buffer = x.reshape(T * B, *x.shape[2:]), np.empty(((T + 2) * B, P), np.float32)
+    _, pullback, _ = functional.recurrent(kind.tag, rows, initial, weights, steps_of(T, B)[0], buffer, table=table)
+    for field in (None, *Weights._fields):
+        wanted = Weights(
+            *(
+                np.full_like(w, np.nan) if name == field and w is not None else None
+                for name, w in weights._asdict().items()
+            )
+        )
+        dx, d_initial = pullback(dy.reshape(T * B, P), d_final, wanted, need_dx=False)
+        assert dx is None
+        np.testing.assert_array_equal(d_initial[0], whole["d_h"])
+        for name, gradient in wanted._asdict().items():
+            if gradient is not None:
+                np.testing.assert_array_equal(gradient, whole[f"d_{name}"], err_msg=name)

@@ -7,7 +7,7 @@ inputs and output as they are when it is called: call it before they change.
 
 from fastrnn.functional.losses import cross_entropy, linear_cross_entropy
 from fastrnn.functional.products import linear, product
-from fastrnn.functional.recurrence import Weights, recurrent, stepper
+from fastrnn.functional.recurrence import Weights, recurrent, recurrent_layer, stepper
 from fastrnn.functional.rows import embedding, gather
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "linear_cross_entropy",
     "product",
     "recurrent",
+    "recurrent_layer",
     "stepper",
 ]

@@ -1,6 +1,6 @@
 """One recurrent layer in one direction: over all rows at once, or step by step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -101,10 +101,11 @@ def recurrent(
     keep : whether the backward pass, or `activations`, will be called
     table : (V, E) with tokens only: rows of an embedding that take the place of the one-hot rows (I = E)
 
-    Returns final (like initial), pullback(dy or None, d_final, grads, d_table=None, limit=inf, d_hs=None) that reads
-    dy (N, W) from `column` on, fills the Weights grads, and returns dx (None for tokens) and d_initial; and
-    activations(), which gives copies (N, H) by name of what was kept. The pullback keeps every element of dL/dh_t, all
-    that reaches h_t from y_t and from later steps, within -limit..limit, and writes it to d_hs (N, P).
+    Returns final (like initial); pullback(dy or None, d_final, grads, d_table=None, limit=inf, d_hs=None, need_dx=True)
+    that reads dy (N, W) from `column` on, fills those of the Weights grads that are not None, and returns dx (None for
+    tokens, or where it isn't needed) and d_initial; and activations(), which gives copies (N, H) by name of what was
+    kept. The pullback keeps every element of dL/dh_t, all that reaches h_t from y_t and from later steps, within
+    -limit..limit, and writes it to d_hs (N, P).
 
     All arrays C-contiguous and of one dtype. Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no
     input product beyond the V rows of the table. Reference twin: fastrnn.reference.sequence.
@@ -150,8 +151,9 @@ def recurrent(
     if steps.order is not None:
         gather(own[B : B + N], steps.order, out=buffer[B : B + N], out_column=column)
 
-    def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None):
-        d_start, dx = empty(start.size, dtype), none if one_hot else empty((N, I), dtype)
+    def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None, need_dx=True):
+        need_dx = need_dx and not one_hot
+        d_start, dx = empty(start.size, dtype), empty((N, I), dtype) if need_dx else none
         zero = zeros(max(I, H), dtype)
         if dy is None:
             dy, dy_row = zero, 0
@@ -182,9 +184,9 @@ def recurrent(
         )  # fmt: skip
         if steps.order is not None and d_hs is not None:
             gather(own_d_hs, steps.order, out=d_hs)
-        if steps.order is not None and not one_hot:
+        if steps.order is not None and need_dx:
             dx = gather(dx, steps.order)
-        return None if one_hot else dx, _states(d_start, S, B, P, H)
+        return dx if need_dx else None, _states(d_start, S, B, P, H)
 
     def activations():
         vectors = kept.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
@@ -194,6 +196,42 @@ def recurrent(
         return {name: np.array(v[order, :H]) for name, v in found.items()}
 
     return _states(final, S, B, P, H), pullback, activations
+
+
+def recurrent_layer(
+    cell: type,
+    x: np.ndarray,
+    initial: Sequence[tuple[np.ndarray, ...]],
+    weights: Sequence[Weights],
+    steps: Sequence[Steps],
+    keep: bool = True,
+    table: np.ndarray | None = None,
+) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]], Callable[..., tuple[np.ndarray | None, list]], Callable[[], list]]:
+    """One layer in all its directions: y (N, D*P), the directions side by side, and what `recurrent` gives of each.
+
+    initial, weights, steps: of each direction; the other arguments as in `recurrent`. The pullback(dy or None, d_final,
+    grads, d_table=None, limit=inf, d_hs=None, need_dx=True) takes d_final, grads and d_hs of each direction.
+    """
+    D, P, B, N = len(steps), initial[0][0].shape[1], len(steps[0].lengths), len(x)
+    buffer = empty((N + 2 * B, D * P), initial[0][0].dtype)
+    runs = [recurrent(cell, x, initial[d], weights[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
+    final, pullbacks, activations = (list(each) for each in zip(*runs, strict=True))
+
+    def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=(None, None), need_dx=True):
+        pulled = [p(dy, d_final[d], grads[d], d_table, limit, d_hs[d], need_dx) for d, p in enumerate(pullbacks)]
+        dx = pulled[0][0]
+        for other, _ in pulled[1:]:
+            if dx is not None:
+                dx += other
+        return dx, [d_initial for _, d_initial in pulled]
+
+    y = buffer[B : B + N]
+    return (
+        y,
+        final,
+        pullback,
+        lambda: [{"h": y[:, d * P : (d + 1) * P].copy(), **kept()} for d, kept in enumerate(activations)],
+    )
 
 
 def _states(flat, S, B, P, H):

@@ -143,6 +143,8 @@ def _unit_weights_part(part, cell, parts, dz, y, y_row, first, count, initial, h
 @device
 def _unit_weights(cell, dz, y, y_row, first, count, initial, history, B, H, P, d_weights, work, parts):
     """The gradients (weights, H) of the tag's per-unit arrays."""
+    if d_weights.size == 0:
+        return
     width = lanes(pointer(dz))
     full = padded(H, width)
     total, start = work[: d_weights.size // H * full], pointer(work[d_weights.size // H * full :])
@@ -181,8 +183,8 @@ def recurrent_backward(
     h : h_{t-1} of row n at n*h_row
     dx : (N, I), out; with tokens empty
     d_table : (V, I), out, with a table; d_rows of one-hot tokens go to dW_ih^T
-    dW_ih, dW_hh, dW_message, d_b_ih, d_b_hh : as the weights, out; of dW_hh the rows of the gates that h_{t-1} feeds;
-        biases that don't exist are empty
+    dW_ih, dW_hh, dW_message, d_b_ih, d_b_hh : as the weights, out; of dW_hh the rows of the gates that h_{t-1} feeds
+    an empty dx or gradient of a parameter is not computed
     d_weights : (weights, H), out: of the cell's per-unit arrays
     zero : at least max(I, H) zeros
     work : recurrent_backward_work(...) elements
@@ -205,19 +207,26 @@ def recurrent_backward(
     )  # fmt: skip
     unit_weights(cell, _unit_weights, (dz, y, y_row, first, count, initial, history, B, H, P, d_weights, rest, parts))
     together = (hidden(cell) - apart(cell)) * H
-    product(dz, one, K, h, h_row, one, zero, none, dW_hh, P, together, P, N, rest, parts)
-    if apart(cell):
+    if dW_hh.size:
+        product(dz, one, K, h, h_row, one, zero, none, dW_hh, P, together, P, N, rest, parts)
+    if apart(cell) and dW_hh.size:
         product(dz[gate_columns:], one, K, h, h_row, one, zero, none, dW_hh[together * P :], P, H, P, N, rest, parts)
-    if stages(cell) == 2:
+    if stages(cell) == 2 and dW_message.size:
         product(d_output, one, P, messages, H, one, zero, none, dW_message, H, P, H, N, rest, parts)
-    column_sums(dz, N, K, sums, np.bool_(False), parts)
+    if d_b_ih.size + d_b_hh.size:
+        column_sums(dz, N, K, sums, np.bool_(False), parts)
     for k in range(d_b_ih.size):
         d_b_ih[k] = sums[k]
+    for k in range(d_b_hh.size):
         d_b_hh[k] = sums[k + H] if apart(cell) and k >= together else sums[k]
     if tokens.size == 0:
         d_table[:] = 0.0
-        product(dz, K, one, W_ih, I, one, zero, none, dx, I, N, I, gate_columns, rest, parts)
-        product(dz, one, K, x, I, one, zero, none, dW_ih, I, gate_columns, I, N, rest, parts)
+        if dx.size:
+            product(dz, K, one, W_ih, I, one, zero, none, dx, I, N, I, gate_columns, rest, parts)
+        if dW_ih.size:
+            product(dz, one, K, x, I, one, zero, none, dW_ih, I, gate_columns, I, N, rest, parts)
+        return
+    if dW_ih.size + d_table.size == 0:
         return
     d_rows, rest = rest[: V * K], rest[padded(V * K, width) :]
     d_rows[:] = 0.0
@@ -227,8 +236,10 @@ def recurrent_backward(
             for v in range(V):
                 dW_ih[k * V + v] = d_rows[v * K + k]
     else:
-        product(d_rows, K, one, W_ih, I, one, zero, none, d_table, I, V, I, gate_columns, rest, parts)
-        product(d_rows, one, K, table, I, one, zero, none, dW_ih, I, gate_columns, I, V, rest, parts)
+        if d_table.size:
+            product(d_rows, K, one, W_ih, I, one, zero, none, d_table, I, V, I, gate_columns, rest, parts)
+        if dW_ih.size:
+            product(d_rows, one, K, table, I, one, zero, none, dW_ih, I, gate_columns, I, V, rest, parts)
 
 
 @layout

@@ -12,7 +12,6 @@ from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU, GRUResetBefore
 from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.layer import Layer
-from fastrnn.memory import aligned_empty
 from fastrnn.parameters import Parameters
 from fastrnn.ragged import Steps
 
@@ -117,53 +116,36 @@ class Stack(Layer):
         Returns y (N, D*P), the final states, pullback(dy or None, d_final, grads, d_table=None) -> dx, d_initial that
         fills grads, and a function that gives h and the activations (N, width) of each layer and direction.
         """
-        D, layers, undrops, final, y = len(self._directions), [], [], [], x
+        D, own, layers, undrops, final, y = len(self._directions), self._own_weights(), [], [], [], x
         for k in range(len(self._names) // D):
+            places = range(k * D, k * D + D)
             if k and training:
                 y, undrop = self._dropout.vjp(y)
                 undrops.append(undrop)
-            y, runs = self._layer(k, y, initial, steps, keep, None if k else table)
-            final += [run[0] for run in runs]
+            y, ends, *run = functional.recurrent_layer(
+                self._cell, y, [tuple([s[i] for s in initial]) for i in places], own[k * D : k * D + D], steps, keep,
+                None if k else table,
+            )  # fmt: skip
+            final += ends
             if keep:
-                layers.append((y, runs))
+                layers.append(run)
 
         def pullback(dy, d_final, grads, d_table=None):
             gradients, d_initial, limit = self._weights(grads), [], flow.limit()
-            for k, (_, runs) in reversed(list(enumerate(layers))):
-                pulled = []
-                for d, run in enumerate(runs):
-                    d_end = tuple([s[k * D + d] for s in d_final])
-                    d_hs = flow.place(self, k, d == 1, steps[d].lengths, self._widths[0], self.dtype)
-                    pulled.append(run[1](dy, d_end, gradients[k * D + d], None if k else d_table, limit, d_hs))
-                dy = pulled[0][0]
-                if dy is not None:  # tokens have no gradient
-                    for other, _ in pulled[1:]:
-                        dy += other
+            for k, (back, _) in reversed(list(enumerate(layers))):
+                places = range(k * D, k * D + D)
+                d_ends = [tuple([s[i] for s in d_final]) for i in places]
+                d_hs = [flow.place(self, k, d == 1, steps[d].lengths, self._widths[0], self.dtype) for d in range(D)]
+                dy, d_starts = back(dy, d_ends, gradients[k * D : k * D + D], None if k else d_table, limit, d_hs)
                 if k and training:
                     dy = undrops[k - 1](dy)
-                d_initial = [d_state for _, d_state in pulled] + d_initial
+                d_initial = d_starts + d_initial
             return dy, _stacked(d_initial)
 
         def activations():
-            P = self._widths[0]
-            return [
-                {"h": y[:, d * P : (d + 1) * P].copy(), **run[2]()} for y, runs in layers for d, run in enumerate(runs)
-            ]
+            return [each for _, kept in layers for each in kept()]
 
         return y, _stacked(final), pullback, activations
-
-    def _layer(self, k, x, initial, steps, keep, table):
-        """y (N, D*P) of one layer, and what functional.recurrent returns for each direction."""
-        D, P, B, N = len(steps), self._widths[0], len(steps[0].lengths), len(x)
-        weights = self._own_weights()
-        buffer = aligned_empty((N + 2 * B, D * P), self.dtype)
-        runs = [
-            functional.recurrent(
-                self._cell, x, tuple([s[i] for s in initial]), weights[i], steps[d], buffer, d * P, keep, table
-            )
-            for d, i in enumerate(range(k * D, k * D + D))
-        ]
-        return buffer[B : B + N], runs
 
     def arrays_of(
         self, argument: str, names: Sequence[str], value: Any, leading: tuple[int, ...], letters: Sequence[str]
