@@ -2,7 +2,7 @@
 
 from fastrnn import gradcheck, models, optim
 from fastrnn.flow import clip_steps, gradient_flow
-from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, GRUCell, Linear, LSTMCell, RNNCell
+from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, GRUCell, Linear, LSTMCell, RNNCell, TimeDelay
 from fastrnn.loss import cross_entropy
 from fastrnn.parameters import Parameters
 from fastrnn.ragged import Packed
@@ -22,6 +22,7 @@ __all__ = [
     "Packed",
     "Parameters",
     "RNNCell",
+    "TimeDelay",
     "clip_steps",
     "cross_entropy",
     "get_num_threads",

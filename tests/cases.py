@@ -20,6 +20,7 @@ from fastrnn.parameters import Parameters
 from fastrnn.reference import embedding, loss, update
 from fastrnn.reference import matmul as reference_matmul
 from fastrnn.reference import sequence as reference_sequence
+from fastrnn.reference import time_delay as reference_time_delay
 from fastrnn.reference.cells import elman as reference_elman
 from fastrnn.reference.cells import gru as reference_gru
 from fastrnn.reference.cells import lstm as reference_lstm
@@ -256,6 +257,29 @@ def _reference_linear_cross_entropy(x, weight, bias, targets):
     return {"loss": value, "dx": dx, "d_weight": d_weight, "d_bias": d_bias}
 
 
+def _time_delay(x, weight, bias, dy, lengths=None, shifts=None):
+    """functional.time_delay and its pullback by name, with zeros beyond the lengths (B,), which descend."""
+    steps, present = steps_of(*x.shape[:2], lengths)
+    y, pullback = functional.time_delay(x[present], weight, bias, steps, _centred(weight, shifts))
+    d_weight, d_bias = np.full_like(weight, np.nan), np.full_like(bias, np.nan)
+    result = {"y": np.zeros_like(dy), "dx": np.zeros_like(x), "d_weight": d_weight, "d_bias": d_bias}
+    result["y"][present], result["dx"][present] = y, pullback(dy[present], d_weight, d_bias)
+    return result
+
+
+def _reference_time_delay(x, weight, bias, dy, lengths=None, shifts=None):
+    T, B = x.shape[:2]
+    lengths, shifts = np.full(B, T) if lengths is None else np.array(lengths), _centred(weight, shifts)
+    y = reference_time_delay.time_delay_forward(x, weight, bias, lengths, shifts)
+    gradients = reference_time_delay.time_delay_backward(x, weight, dy, lengths, shifts)
+    return {"y": y} | dict(zip(("dx", "d_weight", "d_bias"), gradients, strict=True))
+
+
+def _centred(weight, shifts):
+    taps = weight.shape[2]
+    return np.arange(taps) - (taps - 1) // 2 if shifts is None else np.array(shifts)
+
+
 def _update(Optimizer, options, parameters, grads):
     """The parameters and the optimiser's state after a step for each row of grads; SGD has one with momentum only."""
     p, g = (Parameters({"p": parameters.shape}, parameters.dtype) for _ in range(2))
@@ -335,6 +359,13 @@ LINEAR_CROSS_ENTROPY = Case(
     _reference_linear_cross_entropy,
 )
 
+TIME_DELAY = Case(
+    "T, B, I, O, k",
+    lambda T, B, I, O, k: {"x": (T, B, I), "weight": (O, I, k), "bias": (O,), "dy": (T, B, O)},
+    _time_delay,
+    _reference_time_delay,
+)
+
 UPDATES = {
     "SGD": _update_case(optim.SGD, update.sgd, lr=0.1),
     "SGD momentum": _update_case(optim.SGD, update.sgd, lr=0.1, momentum=0.9, weight_decay=0.2),
@@ -351,5 +382,6 @@ CASES = {
     "embedding": EMBEDDING,
     "cross_entropy": CROSS_ENTROPY,
     "linear_cross_entropy": LINEAR_CROSS_ENTROPY,
+    "time_delay": TIME_DELAY,
     **UPDATES,
 }

@@ -30,6 +30,7 @@ TANH, RELU, TOKENS = LAYER.format("tanh", "x"), LAYER.format("relu", "x"), LAYER
 TABLE, LSTM, GRU = LAYER.format("tanh", "table"), LAYER.format("lstm", "x"), LAYER.format("gru", "x")
 PEEPHOLES, BEFORE = LAYER.format("lstm-peepholes", "x"), LAYER.format("gru-before", "x")
 RAGGED = "test_sequence.py::test_directions_and_lengths[(4, 3, 3, 2)-{}-recurrent tanh x-float32]"
+DELAYS = "test_time_delay.py::test_values_and_gradients[(6, 5, 16, 17, 5)-float32]"
 RAGGED, BACKWARDS = RAGGED.format("forwards"), RAGGED.format("reverse")
 STEP = "test_cells.py::test_random_values[{}-float32]"
 UPDATE = "test_update.py::test_updates[(33, 20)-{}-float32]"
@@ -213,6 +214,30 @@ FAULTS = {
     "flow: the first bad step of the other direction": Fault(
         "flow.py", "bad.min() if self.reverse else bad.max()", "bad.max() if self.reverse else bad.min()",
         "test_flow.py::test_the_first_bad_step[True]",
+    ),
+    "time_delay: a sequence that reads its neighbour's rows": Fault(
+        "kernels/time_delay.py", "min(rows, count[source] - sequence)", "rows",
+        "test_time_delay.py::test_directions_and_lengths[(3, 2)-ragged-float32]",
+    ),
+    "time_delay: zeros that are not written": Fault(
+        "kernels/time_delay.py", "rows - present, end - start)", "0 * rows, end - start)", DELAYS
+    ),
+    "time_delay: taps left out for one step too many": Fault(
+        "kernels/time_delay.py", "until = min(until, -shifts[tap])", "until = T", DELAYS
+    ),
+    "time_delay: a weight's rows cut a step short": Fault(
+        "kernels/time_delay.py", "first.size - shift, N)", "first.size - shift - 1, N)", DELAYS
+    ),
+    "time_delay: an inputs' gradient that looks the same way": Fault(
+        "functional/time_delay.py", "convolved(dy, -shifts", "convolved(dy, shifts",
+        "test_time_delay.py::test_directions_and_lengths[(3, 2)-causal-float32]",
+    ),
+    "attention: a softmax without its mean's gradient": Fault(
+        "kernels/attention.py", "(load_first(d_row + j, n) - mean)", "load_first(d_row + j, n)",
+        "test_attention.py::test_values_and_gradients",
+    ),
+    "attention: weights that are not divided": Fault(
+        "kernels/attention.py", "columns - j) / total", "columns - j)", "test_attention.py::test_values_and_gradients"
     ),
     "functional: a pullback that has no first state": Fault(
         "functional/recurrence.py", ": column_of_own + P] = initial[0]", ": column_of_own + P] = 0", TANH

@@ -28,6 +28,8 @@ ORDER = [
     "kernels.embedding",
     "kernels.recurrent",
     "kernels.loss",
+    "kernels.attention",
+    "kernels.time_delay",
     "kernels.update",
     "reference",
     "checks",

@@ -10,7 +10,7 @@ from fastrnn.kernels.parallel import share
 from fastrnn.kernels.simd import element, pointer, set_element
 
 # No multiple of a vector, and of two or three.
-SIZES = {"T": 7, "B": 5, "I": 19, "H": 37, "V": 31, "N": 23, "O": 41, "D": 17, "n": 101, "steps": 4}
+SIZES = {"T": 7, "B": 5, "I": 19, "H": 37, "V": 31, "N": 23, "O": 41, "D": 17, "n": 101, "k": 3, "steps": 4}
 
 
 @device

@@ -5,13 +5,17 @@ go into arrays that the caller provides, so that a model's land in one flat buff
 inputs and output as they are when it is called: call it before they change.
 """
 
+from fastrnn.functional.attention import attention, attention_weights
 from fastrnn.functional.losses import cross_entropy, linear_cross_entropy
 from fastrnn.functional.products import linear, product
 from fastrnn.functional.recurrence import Weights, recurrent, recurrent_layer, stepper
 from fastrnn.functional.rows import embedding, gather
+from fastrnn.functional.time_delay import time_delay
 
 __all__ = [
     "Weights",
+    "attention",
+    "attention_weights",
     "cross_entropy",
     "embedding",
     "gather",
@@ -21,4 +25,5 @@ __all__ = [
     "recurrent",
     "recurrent_layer",
     "stepper",
+    "time_delay",
 ]

@@ -14,6 +14,7 @@ from fastrnn.layers.cell import Cell
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.time_delay import TimeDelay
 from fastrnn.parameters import Parameters
 
 _GATES = {3: "rzn", 4: "ifgo"}  # by their number, as fastrnn's layers order them
@@ -83,7 +84,7 @@ def check_layer(
         return own | next((dict(part) for part in parts if isinstance(part, Mapping)), {})
 
     blocks = _gate_blocks(layer, parameters)
-    if isinstance(layer, Recurrent):
+    if isinstance(layer, (Recurrent, TimeDelay)):
         blocks |= dict.fromkeys(("x", "y"), _step_blocks(layer, x, lengths))
     title = f"{type(layer).__name__} of " + ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
     return check(
@@ -111,9 +112,9 @@ def _as_float64(value):
 
 
 def _random_x(layer, steps, batch, rng):
-    if isinstance(layer, Recurrent):
+    if isinstance(layer, (Recurrent, TimeDelay)):
         shape = (batch, steps) if layer.batch_first else (steps, batch)
-        return rng.standard_normal((*shape, layer.input_size))
+        return rng.standard_normal((*shape, layer.in_channels if isinstance(layer, TimeDelay) else layer.input_size))
     if isinstance(layer, Cell):
         return rng.standard_normal((batch, layer.input_size))
     if isinstance(layer, Linear):

@@ -107,6 +107,20 @@ def arranged(leading: tuple[int, ...], batch_first: bool, lengths: object) -> De
     return _ragged(leading, batch.batch, None, lengths, starts, stride)
 
 
+def taken(
+    x: np.ndarray | Packed, batch_first: bool, lengths: object, dtype: np.dtype, width: int, letters: str
+) -> tuple[Dense | Ragged, np.ndarray]:
+    """The batch that a layer's x is, and its rows (N, width); letters: the name of the width."""
+    if isinstance(x, Packed):
+        checks.absent("lengths", lengths, "with a Packed x")
+        batch = packed(x)
+        return batch, batch.take("x.data", x, dtype, width, f"(N, {letters})")
+    letters = f"({'B, T' if batch_first else 'T, B'}, {letters}) or (T, {letters})"
+    x = checks.rank("x", x, letters, 2, 3)
+    batch = arranged(x.shape[:-1], batch_first, lengths)
+    return batch, batch.take("x", x, dtype, width, letters)
+
+
 @lru_cache
 def _dense(leading, batch_first):
     if len(leading) == 1:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastrnn import checks
 from fastrnn.kernels.cells import lstm
-from fastrnn.layers.batch import arranged, packed
+from fastrnn.layers.batch import taken
 from fastrnn.layers.stack import ELMAN, GRUS, Stack
 from fastrnn.layers.stream import Stream
 from fastrnn.parameters import Parameters
@@ -36,7 +36,6 @@ class Recurrent(Stack):
         directions = ("", "_reverse") if bidirectional else ("",)
         suffixes = [[f"_l{k}{direction}" for direction in directions] for k in range(self.num_layers)]
         super().__init__(cell, input_size, hidden_size, suffixes, **options)
-        self._x_letters = f"({'B, T' if batch_first else 'T, B'}, input_size) or (T, input_size)"
         self._initial_names = [f"{s}0" for s in self.state_names]
         self._cotangent_names = [f"d{s}_n" for s in self.state_names]
         states = "2*num_layers" if bidirectional else "num_layers"
@@ -46,13 +45,7 @@ class Recurrent(Stack):
 
     def _arranged(self, x, initial, lengths):
         """The batch that x is, its rows (N, I), its states, and the steps of each direction."""
-        if isinstance(x, Packed):
-            checks.absent("lengths", lengths, "with a Packed x")
-            batch, name, letters = packed(x), "x.data", "(N, input_size)"
-        else:
-            x = checks.rank("x", x, self._x_letters, 2, 3)
-            batch, name, letters = arranged(x.shape[:-1], self.batch_first, lengths), "x", self._x_letters
-        rows = batch.take(name, x, self.dtype, self.input_size, letters)
+        batch, rows = taken(x, self.batch_first, lengths, self.dtype, self.input_size, "input_size")
         states = self._taken("initial", self._initial_names, initial, batch)
         return batch, rows, states, [batch.steps(reverse) for reverse in self._directions]
 

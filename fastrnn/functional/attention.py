@@ -1,0 +1,65 @@
+"""Dot-product attention within sequences."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastrnn import threads
+from fastrnn.kernels import attention as kernels
+from fastrnn.kernels.target import lanes_of
+from fastrnn.memory import aligned_empty as empty
+from fastrnn.memory import scratch, zeros
+
+
+def _forward(queries, memory, query_offsets, memory_offsets):
+    """The context, the weights in one flat array, where each sequence's begin (B+1,), and backward(d_context)."""
+    (_, H), dtype = queries.shape, queries.dtype
+    m, n = np.diff(query_offsets), np.diff(memory_offsets)
+    ends = np.append(0, np.cumsum(m * n))
+    most_queries, most_rows = int(m.max(initial=0)), int(n.max(initial=0))
+    parts = threads.for_work(4 * int(ends[-1]) * H * queries.itemsize / 4)
+    zero, size = zeros(max(H, most_rows), dtype), (H, most_queries, most_rows, lanes_of(queries.itemsize), parts)
+    rows, places = (queries.reshape(-1), memory.reshape(-1)), (query_offsets, memory_offsets, ends[:-1], H, zero)
+    context, weights = empty(queries.shape, dtype), empty(int(ends[-1]), dtype)
+    work = scratch(kernels.attention_work(*size), dtype)
+    kernels.attention_forward(
+        parts, *rows, *places, weights, context.reshape(-1), most_queries, most_rows, work, parts
+    )  # fmt: skip
+
+    def backward(d_context):
+        d_queries, d_memory = empty(queries.shape, dtype), empty(memory.shape, dtype)
+        work = scratch(kernels.attention_work(*size), dtype)
+        kernels.attention_backward(
+            parts, *rows, weights, d_context.reshape(-1), *places, d_queries.reshape(-1), d_memory.reshape(-1),
+            most_queries, most_rows, work, parts,
+        )  # fmt: skip
+        return d_queries, d_memory
+
+    return context, weights, ends, backward
+
+
+def attention(
+    queries: np.ndarray, memory: np.ndarray, query_offsets: np.ndarray, memory_offsets: np.ndarray
+) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+    """context_i = sum_j softmax_j(query_i . memory_j) memory_j over the memory rows of i's own sequence.
+
+    Parameters
+    ----------
+    queries : (M, H); memory : (N, H), sequence after sequence
+    query_offsets, memory_offsets : (B+1,), int64: rows of sequence b are offsets[b] .. offsets[b+1]-1, as in Packed
+
+    Returns the context (M, H), 0 where a sequence has no memory, and pullback(d_context) -> d_queries, d_memory.
+    Cost for m queries and n rows of a sequence: 4*m*n*H flop, twice that backward; m*n weights are kept.
+    Source: Luong et al., EMNLP 2015, the score "dot". Reference twin: fastrnn.reference.attention.
+    """
+    context, _, _, backward = _forward(queries, memory, query_offsets, memory_offsets)
+    return context, backward
+
+
+def attention_weights(
+    queries: np.ndarray, memory: np.ndarray, query_offsets: np.ndarray, memory_offsets: np.ndarray
+) -> list[np.ndarray]:
+    """softmax_j(query_i . memory_j) of each sequence (m, n), rows that add up to 1; parameters as of `attention`."""
+    _, weights, ends, _ = _forward(queries, memory, query_offsets, memory_offsets)
+    shapes = zip(np.diff(query_offsets), np.diff(memory_offsets), strict=True)
+    return [weights[ends[b] : ends[b + 1]].reshape(shape) for b, shape in enumerate(shapes)]
