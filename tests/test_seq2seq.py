@@ -8,8 +8,7 @@ from numerics import assert_close, relative_error
 from oracles import arrays_of, import_torch
 
 import fastrnn
-from fastrnn import Packed, gradcheck, optim
-from fastrnn.models import attention as attention_module
+from fastrnn import Packed, functional, gradcheck, optim
 from fastrnn.models.seq2seq import Seq2Seq
 
 U, V = 7, 5
@@ -151,9 +150,9 @@ def test_attention_against_its_formula():
     bounds = np.array([0, 3, 3, 5, 9]), np.array([0, 2, 5, 5, 8])  # without queries, without keys
 
     def context(queries, memory):
-        return attention_module.attention(queries, memory, *bounds)[0]
+        return functional.attention(queries, memory, *bounds)[0]
 
-    found, pullback = attention_module.attention(q, m, *bounds)
+    found, pullback = functional.attention(q, m, *bounds)
     for (a, b), (c, d) in zip(*map(itertools.pairwise, bounds), strict=True):
         weights = np.exp(q[a:b] @ m[c:d].T)
         expected = (weights / weights.sum(1, keepdims=True)) @ m[c:d] if d > c else np.zeros((b - a, 4))
@@ -168,7 +167,7 @@ def test_attention_against_its_formula():
 
 def test_scores_may_be_large():
     q, m = np.array([[1e3], [-1e3]]), np.array([[1.0], [2.0]])
-    found, pullback = attention_module.attention(q, m, np.array([0, 2]), np.array([0, 2]))
+    found, pullback = functional.attention(q, m, np.array([0, 2]), np.array([0, 2]))
     np.testing.assert_array_equal(found, [[2.0], [1.0]])
     assert not pullback(np.ones((2, 1)))[0].any()
 

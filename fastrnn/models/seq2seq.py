@@ -8,7 +8,6 @@ import numpy as np
 from fastrnn import checks, functional
 from fastrnn.layers import Linear
 from fastrnn.models import decoding
-from fastrnn.models.attention import attention, attention_weights
 from fastrnn.models.encoder import Encoder, Options, Sequences, packed
 from fastrnn.models.heads import Classes
 from fastrnn.models.model import Groups, Model
@@ -196,7 +195,7 @@ class Seq2Seq(Model):
 
     def _attended(self, h, memory, query_offsets, key_offsets):
         """h~ (N, H) of h, and its pullback to h and the memory."""
-        context, unattend = attention(h, memory, query_offsets, key_offsets)
+        context, unattend = functional.attention(h, memory, query_offsets, key_offsets)
         both, H = np.concatenate([context, h], axis=1), h.shape[1]
         rows, unlinear = functional.linear(both, self._attention.parameters["weight"], None)
         np.tanh(rows, out=rows)
@@ -282,4 +281,4 @@ class Seq2Seq(Model):
         source = self._read(sources)
         decoded = self._decoder.run(inputs, source.states)
         queries = functional.gather(decoded.y, decoded.batch.origins)
-        return attention_weights(queries, source.memory, inputs.offsets, source.offsets)
+        return functional.attention_weights(queries, source.memory, inputs.offsets, source.offsets)
