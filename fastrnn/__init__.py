@@ -2,11 +2,12 @@
 
 from fastrnn import gradcheck, models, optim
 from fastrnn.flow import clip_steps, gradient_flow
-from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, GRUCell, Linear, LSTMCell, RNNCell, TimeDelay
+from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, GRUCell, Linear, LSTMCell, Recursive, RNNCell, TimeDelay
 from fastrnn.loss import cross_entropy
 from fastrnn.parameters import Parameters
 from fastrnn.ragged import Packed
 from fastrnn.threads import get_num_threads, set_num_threads
+from fastrnn.trees import Trees
 
 __version__ = "0.1.0"
 
@@ -22,7 +23,9 @@ __all__ = [
     "Packed",
     "Parameters",
     "RNNCell",
+    "Recursive",
     "TimeDelay",
+    "Trees",
     "clip_steps",
     "cross_entropy",
     "get_num_threads",

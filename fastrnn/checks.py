@@ -194,3 +194,62 @@ def same_names(name: str, found: Mapping[str, object], wanted: Mapping[str, obje
 def labels(name: str, value: object, below: int, count: int) -> np.ndarray:
     """`value` as the classes (count,) of sequences or of steps, 0 <= label < below."""
     return _integers(name, value, below, f"0 <= label < {below}", (count,), "")
+
+
+def counts(name: str, value: object, expected: str) -> np.ndarray:
+    """`value` as integers (n,) that are not negative."""
+    return _integers(name, value, 1 << 63, expected, (None,), "(n,)")
+
+
+def below(name: str, found: np.ndarray, limit: int, expected: str) -> None:
+    """Integers below a limit."""
+    if (most := found.max(initial=-1)) >= limit:
+        raise ValueError(f"{name}: expected {expected}, got {most}")
+
+
+def parents(name: str, value: object) -> np.ndarray:
+    """`value` as the parent of each of N >= 1 nodes (N,), -1 for a root."""
+    found = np.asarray(value)
+    N = found.size
+    if found.dtype.kind not in "iu" and N:
+        raise TypeError(f"{name}: expected integers, got dtype {found.dtype.name}")
+    _shape(name, found, (None,), "(N,)")
+    if N == 0:
+        raise ValueError(f"{name}: expected at least one node, got none")
+    wrong = found[(found < -1) | (found >= N)]
+    if wrong.size:
+        raise ValueError(f"{name}: expected -1 <= parent < {N}, got {wrong[0]}")
+    return found.astype(np.int64)
+
+
+def no_cycle(name: str, ancestors: np.ndarray, distance: int, N: int) -> None:
+    """Ancestors that are `distance` steps above nodes of trees with N nodes: with as many steps there is none."""
+    if distance >= N:
+        raise ValueError(f"{name}: expected trees, got a cycle through node {ancestors.min()}")
+
+
+def positions(name: str, value: object, parents: np.ndarray) -> np.ndarray:
+    """`value` as the positions (N,) of nodes among their parents' children, 0 for roots."""
+    found = np.where(parents < 0, 0, _integers(name, value, 1 << 63, "0 <= position", parents.shape, "(N,)"))
+    order = np.lexsort((found, parents))
+    twice = (np.diff(parents[order]) == 0) & (np.diff(found[order]) == 0) & (parents[order[1:]] >= 0)
+    if twice.any():
+        node = order[1:][twice][0]
+        where = f"position {found[node]} of node {parents[node]}"
+        raise ValueError(f"{name}: expected one child at each position, got two at {where}")
+    return found
+
+
+def children(name: str, value: object) -> str | int:
+    """How a tree's node takes its children: summed, or so many by position."""
+    if isinstance(value, str) and value == "sum":
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f'{name}: expected "sum" or an integer >= 1, got {value!r}')
+    return int(value)
+
+
+def instance(name: str, value: object, wanted: type) -> None:
+    """An object of a class."""
+    if not isinstance(value, wanted):
+        raise TypeError(f"{name}: expected {wanted.__name__}, got {type(value).__name__}")

@@ -9,6 +9,7 @@ from fastrnn.functional.attention import attention, attention_weights
 from fastrnn.functional.losses import cross_entropy, linear_cross_entropy
 from fastrnn.functional.products import linear, product
 from fastrnn.functional.recurrence import Weights, recurrent, recurrent_layer, stepper
+from fastrnn.functional.recursive import recursive
 from fastrnn.functional.rows import embedding, gather
 from fastrnn.functional.time_delay import time_delay
 
@@ -24,6 +25,7 @@ __all__ = [
     "product",
     "recurrent",
     "recurrent_layer",
+    "recursive",
     "stepper",
     "time_delay",
 ]

@@ -5,6 +5,7 @@ from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.recurrent import GRU, LSTM, RNN
+from fastrnn.layers.recursive import Recursive
 from fastrnn.layers.time_delay import TimeDelay
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "LSTMCell",
     "Linear",
     "RNNCell",
+    "Recursive",
     "TimeDelay",
 ]
