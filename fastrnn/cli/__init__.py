@@ -3,7 +3,7 @@
 import click
 
 import fastrnn
-from fastrnn.cli import charlm, gradcheck, plot
+from fastrnn.cli import charlm, example, gradcheck, plot
 from fastrnn.cli.program import Program, help_without_command
 
 
@@ -15,5 +15,5 @@ def main(context):
     help_without_command(context)
 
 
-for command in (charlm.charlm, gradcheck.gradcheck, plot.plot):
+for command in (charlm.charlm, example.example, gradcheck.gradcheck, plot.plot):
     main.add_command(command)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import fastrnn
 from fastrnn import checkpoint
 from fastrnn.checkpoint import LIMITS
-from fastrnn.cli.program import CHECKPOINT, Number, checkpoint_file, help_without_command
+from fastrnn.cli.program import BAR, CHECKPOINT, Number, checkpoint_file, help_without_command
 from fastrnn.training import loop
 from fastrnn.training.text import Batches, read_text, split, standard_library, vocabulary_of
 
@@ -32,7 +32,6 @@ _CLIP_NORM = 5.0
 _RUN_SECONDS = 60.0  # where neither steps nor epochs are given
 _SAVE_SECONDS = 10.0  # without evaluations, each of which saves
 _SAMPLE_LENGTH = 300
-_BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
 
 
 class _Signals:
@@ -135,7 +134,7 @@ def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quie
 
     path, scale = out / CHECKPOINT, settings.get("scale", 1.0)
     extra = {name: value for name, value in {**options, "recipe": recipe, "seed": seed}.items() if value is not None}
-    with _Signals() as signals, tqdm(total=1.0, bar_format=_BAR, disable=quiet or None) as bar:
+    with _Signals() as signals, tqdm(total=1.0, bar_format=BAR, disable=quiet or None) as bar:
         for m in run:
             bar.set_postfix_str(
                 f"loss {scale * m.smooth_loss:.3f}, {m.chars_per_second:,.0f} characters/s", refresh=False

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 CHECKPOINT = "model.safetensors"
+BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
 
 
 class Program(click.Group):
