@@ -116,3 +116,12 @@ def test_bad_limits():
         pass
     with pytest.raises(TypeError, match=r"^clip_step: expected a number, got 'much'$"), fastrnn.clip_steps("much"):
         pass
+
+
+def test_the_first_bad_step_in_words():
+    layer = layer_of(num_layers=2)
+    x, dy = drawn(layer)
+    dy[4, 0] = np.inf
+    _, pullback = layer.vjp(x)
+    assert fastrnn.flow.first_bad(lambda: pullback(dy)) == "first at step 4 of layer 1 of LSTM"
+    assert fastrnn.flow.first_bad(lambda: pullback(np.ones_like(dy))) == ""

@@ -140,6 +140,29 @@ def test_a_gradient_that_is_not_finite_is_an_error(monkeypatch):
         run(model_of())
 
 
+def test_a_gradient_that_is_not_finite_is_placed_and_updates_nothing():
+    """The weights of the hidden state grow until its gradient overflows, at a step that depends on the way back."""
+    model = CharLM(VOCABULARY, hidden_size=9, seed=0)
+    model.parameters["rnn.weight_hh_l0"][...] = 1e30
+    model.parameters["rnn.weight_ih_l0"][...] = 0
+    model.parameters["rnn.bias_ih_l0"][...] = 0
+    model.parameters["rnn.bias_hh_l0"][...] = 0
+    before = model.parameters.flat.copy()
+    message = (
+        r"^step 1: the gradient's norm is (nan|inf), first at step 2 of layer 0 of RNN; try a lower learning rate$"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        run(model)
+    np.testing.assert_array_equal(model.parameters.flat, before)
+
+
+def test_steps_are_clipped_where_asked():
+    free, limited = model_of(), model_of()
+    run(free)
+    run(limited, clip_step=1e-3)
+    assert np.abs(free.parameters.flat - limited.parameters.flat).max() > 1e-6
+
+
 def test_a_validation_loss_that_is_not_finite_is_an_error(monkeypatch):
     monkeypatch.setattr(CharLM, "loss", lambda self, x, y, state: (math.nan, state))
     with pytest.raises(FloatingPointError, match=r"^step 1: the validation loss is nan; try a lower learning rate$"):

@@ -83,6 +83,7 @@ def charlm(context):
 )
 @click.option("--clip-norm", type=Number(0), help=f"Largest norm of the gradient; 0: any.  [default: {_CLIP_NORM:g}]")
 @click.option("--clip-value", type=Number(0, min_open=True), help="Largest element of the gradient, instead.")
+@click.option("--clip-step", type=Number(0, min_open=True), help="Largest element of dL/dh_t, at every step back.")
 @click.option("--dropout", type=Number(0, 1, max_open=True), default=0.0, help="Share of outputs set to 0.")
 @click.option("--val-fraction", type=Number(0, 1, max_open=True), default=0.02, help="End of the text to validate on.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, dropout and sample.")
@@ -177,6 +178,7 @@ def _fix(context, options):
         "lr": min_char_rnn.LR,
         "clip_norm": None,
         "clip_value": min_char_rnn.CLIP_VALUE,
+        "clip_step": None,
         "dropout": 0.0,
         "val_fraction": 0.0,
     }
@@ -223,7 +225,12 @@ def _build(vocabulary, text, seed, dtype, options):
     clip_value = options["clip_value"]
     clip_norm = _CLIP_NORM if options["clip_norm"] is None and clip_value is None else options["clip_norm"] or None
     batches = Batches(model.encode(text), options["batch"], options["seq_length"])
-    return model, optimizer, batches, {"clip_norm": clip_norm, "clip_value": clip_value}
+    return (
+        model,
+        optimizer,
+        batches,
+        {"clip_norm": clip_norm, "clip_value": clip_value, "clip_step": options["clip_step"]},
+    )
 
 
 def _build_recipe(vocabulary, text, seed, dtype, options):

@@ -1,11 +1,12 @@
 """The character-level language model: characters in, the next character's distribution out."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, functional, optim, ragged
+from fastrnn import checks, flow, functional, optim, ragged
 from fastrnn.layers import Dropout, Embedding, Linear
 from fastrnn.models.decoding import draw
 from fastrnn.models.encoder import CELLS
@@ -170,14 +171,18 @@ class CharLM(Network):
         clip_norm: float | None = None,
         clip_value: float | None = None,
         scale: float = 1.0,
+        clip_step: float | None = None,
     ) -> tuple[float, float, State]:
         """One step of training on a window: scale*loss, the norm of its gradient before clipping, the new state.
 
-        tokens, targets: (T, B); clip_norm, clip_value: see fastrnn.optim, None for no clipping.
+        tokens, targets: (T, B); clip_norm, clip_value: see fastrnn.optim, None for no clipping; clip_step: see
+        fastrnn.clip_steps. Nothing is updated with a norm that is not finite.
         """
-        loss, state, grads = self.loss_and_gradients(tokens, targets, state, scale, optimizer.grads)
+        with flow.clip_steps(clip_step):
+            loss, state, grads = self.loss_and_gradients(tokens, targets, state, scale, optimizer.grads)
         norm = clipped(grads, clip_norm, clip_value)
-        optimizer.step(grads)
+        if math.isfinite(norm):
+            optimizer.step(grads)
         return scale * loss, norm, state
 
     def sample(

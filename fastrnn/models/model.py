@@ -142,22 +142,14 @@ class Model(Network, ABC):
             loss, grads = self.loss_and_gradients(batch, 1.0, optimizer.grads)
             norm = clipped(grads, clip_norm, clip_value)
             finite = math.isfinite(norm)
-            place = "" if finite else self._first_bad(batch)
+            place = "" if finite else flow.first_bad(lambda: self.loss_and_gradients(batch))
         if finite:
             optimizer.step(grads)
         else:
+            place = place and f", {place}"
             message = f"train_step: expected a finite gradient, got norm {norm}{place}; nothing is updated"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return loss, norm
-
-    def _first_bad(self, batch: tuple[Any, Any]) -> str:
-        """Where on its way back the gradient stops being finite, found by going that way again."""
-        with flow.gradient_flow() as flows:
-            self.loss_and_gradients(batch)
-        for each in flows:
-            if each.first_bad is not None:
-                return f", first at step {each.first_bad} of {each} of {type(each.layer).__name__}"
-        return ""
 
     def fit(
         self,
