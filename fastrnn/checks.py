@@ -253,3 +253,39 @@ def instance(name: str, value: object, wanted: type) -> None:
     """An object of a class."""
     if not isinstance(value, wanted):
         raise TypeError(f"{name}: expected {wanted.__name__}, got {type(value).__name__}")
+
+
+def only(name: str, value: object, wanted: object) -> None:
+    """A setting of which a single value can be taken over."""
+    if value != wanted:
+        raise ValueError(f"{name}: expected {wanted!r}, got {value!r}")
+
+
+def kind(name: str, value: object, kinds: Mapping[str, type]) -> str:
+    """The name of the first class that an object is of."""
+    for found, wanted in kinds.items():
+        if isinstance(value, wanted):
+            return found
+    raise TypeError(f"{name}: expected {', '.join(kinds)}, got {type(value).__name__}")
+
+
+def gates(name: str, value: object, counts: Sequence[int]) -> tuple[int, int]:
+    """G and H of recurrent weights (H, G*H), where H >= 1 and G is one of a few."""
+    shape = np.shape(value)
+    for G in counts:
+        if len(shape) == 2 and shape[0] and shape[1] == G * shape[0]:
+            return G, shape[0]
+    raise ValueError(f"{name}: expected shape (H, G*H) with G one of {', '.join(map(str, counts))}, got {shape}")
+
+
+def count(name: str, value: Sequence[object], counts: Sequence[int]) -> int:
+    """As many values as one of a few numbers."""
+    if len(value) not in counts:
+        raise ValueError(f"{name}: expected {', '.join(map(str, counts))} arrays, got {len(value)}")
+    return len(value)
+
+
+def constant(name: str, value: object, origin: str) -> None:
+    """Weights that a model holds, and doesn't compute."""
+    if value is None:
+        raise ValueError(f"{name}: expected a constant, got {origin}")
