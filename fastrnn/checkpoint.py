@@ -21,6 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from fastrnn import checks
+from fastrnn.parameters import at_most
 
 if TYPE_CHECKING:
     from fastrnn.optim import Optimizer
@@ -30,6 +31,7 @@ MODELS: dict[str, Any] = {}  # classes by name, entered by fastrnn.models
 LIMITS = {"hidden_size": (1, 1 << 16), "num_layers": (1, 256), "embedding_size": (0, 1 << 16)}  # both included
 _LARGEST = 1 << 24  # of all other integers in a config
 _MAX_BYTES = 1 << 34
+_SMALL = 1 << 16  # elements
 _OPTIMIZER = "optimizer."
 
 
@@ -156,8 +158,10 @@ def _parse(data: bytes) -> tuple[Any, Info]:
     checks.same_names("description", description, dict.fromkeys(names))
     kind = MODELS[checks.choice("model", description["model"], tuple(MODELS))]
     arrays = {name.removeprefix(_OPTIMIZER): tensors.pop(name) for name in list(tensors) if name.startswith(_OPTIMIZER)}
-    config = _checked_config(kind, description["config"], sum(value.size for value in tensors.values()))
-    model = kind(**config)
+    elements = sum(value.size for value in tensors.values())
+    config = _checked_config(kind, description["config"], elements)
+    with at_most(2 * elements + _SMALL):  # a little too large is built, so that the error can name the parameter
+        model = kind(**config)
     parameters = model.parameters
     checks.same_names("parameters", tensors, parameters)
     for name, shape in parameters.shapes.items():

@@ -2,11 +2,28 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
 from fastrnn import checks
 from fastrnn.memory import aligned_empty
+
+_most: ContextVar[float] = ContextVar("most", default=math.inf)
+
+
+@contextmanager
+def at_most(elements: float) -> Iterator[None]:
+    """Within the block no larger Parameters are made: for what a file of so many elements asks to be built.
+
+    Raises ValueError, before anything is allocated: `parameters: expected at most 4000 elements, got 65536`.
+    """
+    token = _most.set(elements)
+    try:
+        yield
+    finally:
+        _most.reset(token)
 
 
 class _Layout:
@@ -46,6 +63,8 @@ class Parameters(Mapping[str, np.ndarray]):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: object) -> None:
         layout = _Layout(shapes)
+        if layout.size > _most.get():
+            raise ValueError(f"parameters: expected at most {_most.get()} elements, got {layout.size}")
         self._over(layout, aligned_empty(layout.size, checks.dtype(dtype)))
 
     def _over(self, layout, flat, origin=None):

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from fastrnn import checkpoint, optim
 from fastrnn.checkpoint import CheckpointError, load, save
-from fastrnn.models import CharLM, SequenceClassifier, SequenceTagger
+from fastrnn.models import CharLM, Seq2Seq, SequenceClassifier, SequenceTagger
 
 VOCABULARY = '\n"\\a\u00e9\U0001f600'
 
@@ -265,6 +265,14 @@ def test_a_forged_classifier_takes_no_memory(path, size, monkeypatch):
     forge(path, config(**{size: 60_000}), SequenceClassifier(3, input_size=2, hidden_size=3))
     monkeypatch.setattr(SequenceClassifier, "__init__", None)
     assert error_of(path).startswith("parameters: expected at least ")
+
+
+def test_a_head_larger_than_its_file_is_never_allocated(path):
+    """Sizes whose product the config's lower bound doesn't know: a vocabulary times hidden_size."""
+    model = Seq2Seq(4, 5, hidden_size=64, embedding_size=1)
+    forge(path, config(num_target=20_000), model)
+    most = 2 * model.parameters.flat.size + 65536
+    assert error_of(path).endswith(f"parameters: expected at most {most} elements, got {20_001 * 65}")
 
 
 def test_a_model_larger_than_its_file_is_never_built(path, monkeypatch):
