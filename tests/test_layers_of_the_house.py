@@ -52,6 +52,7 @@ ORDER = [
     "models",
     "onnx",
     "training",
+    "torch",
     "plot",
     "examples",
     "fastrnn",

@@ -1,0 +1,190 @@
+"""torch.nn's recurrent modules, whose forward runs fastrnn's kernels where these can, and torch's own code elsewhere.
+
+Each class is torch's, but for `forward`: constructor, parameters, state dict, hooks, copies and error messages stay
+torch's own. What the kernels don't take (other devices and dtypes, autocast, tracing, compiling, function transforms,
+empty or malformed input) goes to torch's forward, which runs it or says what is wrong.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from fastrnn import ragged
+from fastrnn.torch.function import Layer
+
+DTYPES = (torch.float32, torch.float64)
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def _eager() -> bool:
+    """Whether operations run as they are called."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def _fit(tensors: Iterable[Any], dtype: torch.dtype) -> bool:
+    """Whether all are ordinary tensors in this machine's memory, of one dtype that the kernels take."""
+    if dtype not in DTYPES:
+        return False
+    for t in tensors:
+        if type(t) not in _PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not torch.strided:
+            return False
+    return True
+
+
+def _given(hx: Any, count: int) -> Sequence[Any] | None:
+    """The `count` states that hx is, () for none, and None for what torch does not take."""
+    if hx is None:
+        return ()
+    if count == 1:
+        return (hx,)
+    return hx if isinstance(hx, (tuple, list)) and len(hx) == count else None
+
+
+def _weights(module: nn.Module, names: Iterable[str]) -> list[Tensor]:
+    """Parameters, or what a parametrisation or an older kind of hook makes of them."""
+    own = module._parameters
+    return [own[name] if name in own else getattr(module, name) for name in names]
+
+
+@lru_cache(maxsize=256)
+def _packed_steps(batch_sizes: bytes, N: int, directions: int) -> list[ragged.Steps] | None:
+    """The steps of a PackedSequence of N rows, None where its batch_sizes don't fit."""
+    count = np.frombuffer(batch_sizes, np.int64)
+    if count.sum() != N or count.min() < 1 or (np.diff(count) > 0).any():
+        return None
+    lengths = len(count) - np.searchsorted(count[::-1], np.arange(count[0]), side="right")
+    return [ragged.ragged(lengths, bool(d)) for d in range(directions)]
+
+
+class _Fast:
+    """Before a class of torch.nn: its forward where the kernels can run it."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As torch's."""
+        found = self._run(input, hx) if _eager() else None
+        return super().forward(input, hx) if found is None else found
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script compiles: torch's own code."""
+        twin = copy.copy(self)
+        twin.__class__ = SLOW[type(self)]
+        return twin
+
+    def _kind(self) -> str:
+        """The cell's name."""
+        if isinstance(self, (nn.LSTM, nn.LSTMCell)):
+            return "lstm"
+        return "gru" if isinstance(self, (nn.GRU, nn.GRUCell)) else self.nonlinearity
+
+
+class _Recurrent(_Fast):
+    def _run(self, input, hx):
+        packed, kind = isinstance(input, PackedSequence), self._kind()
+        x, weights = input.data if packed else input, _weights(self, self._flat_weights_names)
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if kind == "lstm" else 1]
+        states = _given(hx, len(widths))
+        if states is None or not _fit((x, *states, *weights), weights[0].dtype):
+            return None
+        rank, D, L = x.dim(), 2 if self.bidirectional else 1, self.num_layers
+        if rank not in ((2,) if packed else (2, 3)) or x.shape[-1] != self.input_size or not x.numel():
+            return None
+        alone = rank == 2 and not packed
+        if packed:
+            steps = _packed_steps(input.batch_sizes.numpy().tobytes(), len(x), D)
+            if steps is None:
+                return None
+            B = len(steps[0].lengths)
+        else:
+            x = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
+            T, B, _ = x.shape
+            steps = [ragged.dense(T, B, bool(d)) for d in range(D)]
+        for state, width in zip(states, widths, strict=False):
+            if state.shape != ((L * D, width) if alone else (L * D, B, width)):
+                return None
+        if packed and input.sorted_indices is not None:
+            states = [s.index_select(1, input.sorted_indices) for s in states]
+        elif alone:
+            states = [s.unsqueeze(1) for s in states]
+        y, *final = self._layers(Layer(kind, self.bias, steps, self, 0), x, states, weights)
+        if packed:
+            y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+            if input.unsorted_indices is not None:
+                final = [s.index_select(1, input.unsorted_indices) for s in final]
+        elif alone:
+            y, final = y.squeeze(1), [s.squeeze(1) for s in final]
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        return y, tuple(final) if len(widths) == 2 else final[0]
+
+    def _layers(self, layer, x, states, weights):
+        """All layers: y (..., D*P), and every state (L*D, B, width)."""
+        D, L = len(layer.steps), self.num_layers
+        if L == 1:
+            return layer(x, states, weights)
+        each, final = len(weights) // L, []
+        for k in range(L):
+            if k and self.dropout and self.training:
+                x = nn.functional.dropout(x, self.dropout, True)
+            own = [s[k * D : (k + 1) * D] for s in states]
+            x, *ends = layer._replace(index=k)(x, own, weights[k * each : (k + 1) * each])
+            final.append(ends)
+        return x, *(torch.cat(parts) for parts in zip(*final, strict=True))
+
+
+class _Cell(_Fast):
+    def _run(self, x, hx):
+        kind = self._kind()
+        weights = _weights(self, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2])
+        states = _given(hx, 2 if kind == "lstm" else 1)
+        if states is None or not _fit((x, *states, *weights), weights[0].dtype):
+            return None
+        if x.dim() not in (1, 2) or x.shape[-1] != self.input_size or not x.numel():
+            return None
+        B, shape = x.numel() // self.input_size, (*x.shape[:-1], self.hidden_size)
+        if any([s.shape != shape for s in states]):
+            return None
+        layer = Layer(kind, self.bias, [ragged.dense(1, B)], self, 0)
+        _, *final = layer(x.view(1, B, -1), [s.view(1, B, -1) for s in states], weights)
+        final = [s.view(shape) for s in final]
+        return tuple(final) if kind == "lstm" else final[0]
+
+
+class RNN(_Recurrent, nn.RNN):
+    """torch.nn.RNN."""
+
+
+class GRU(_Recurrent, nn.GRU):
+    """torch.nn.GRU."""
+
+
+class LSTM(_Recurrent, nn.LSTM):
+    """torch.nn.LSTM."""
+
+
+class RNNCell(_Cell, nn.RNNCell):
+    """torch.nn.RNNCell."""
+
+
+class GRUCell(_Cell, nn.GRUCell):
+    """torch.nn.GRUCell."""
+
+
+class LSTMCell(_Cell, nn.LSTMCell):
+    """torch.nn.LSTMCell."""
+
+
+FAST = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM, nn.RNNCell: RNNCell, nn.GRUCell: GRUCell, nn.LSTMCell: LSTMCell}
+SLOW = {fast: slow for slow, fast in FAST.items()}
