@@ -127,10 +127,11 @@ def test_every_optimiser_trains(optimizer):
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
-        ([], {"clip_norm": 5.0, "clip_value": None}),
-        (["--clip-norm", "0.5"], {"clip_norm": 0.5, "clip_value": None}),
-        (["--clip-norm", "0"], {"clip_norm": None, "clip_value": None}),
-        (["--clip-value", "2"], {"clip_norm": None, "clip_value": 2.0}),
+        ([], {"clip_norm": 5.0, "clip_value": None, "clip_step": None}),
+        (["--clip-norm", "0.5"], {"clip_norm": 0.5, "clip_value": None, "clip_step": None}),
+        (["--clip-norm", "0"], {"clip_norm": None, "clip_value": None, "clip_step": None}),
+        (["--clip-value", "2"], {"clip_norm": None, "clip_value": 2.0, "clip_step": None}),
+        (["--clip-step", "0.1"], {"clip_norm": 5.0, "clip_value": None, "clip_step": 0.1}),
         (["--recipe", "min-char-rnn"], min_char_rnn.SETTINGS),
     ],
 )
