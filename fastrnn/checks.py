@@ -278,7 +278,7 @@ def gates(name: str, value: object, counts: Sequence[int]) -> tuple[int, int]:
     raise ValueError(f"{name}: expected shape (H, G*H) with G one of {', '.join(map(str, counts))}, got {shape}")
 
 
-def count(name: str, value: Sequence[object], counts: Sequence[int]) -> int:
+def as_many(name: str, value: Sequence[object], counts: Sequence[int]) -> int:
     """As many values as one of a few numbers."""
     if len(value) not in counts:
         raise ValueError(f"{name}: expected {', '.join(map(str, counts))} arrays, got {len(value)}")

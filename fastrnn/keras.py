@@ -97,7 +97,7 @@ def _read(name, layer, nonlinearity, reset_after) -> tuple[str, dict[str, Any], 
         names = ("kernel", "recurrent_kernel", *["bias"] * ("bias" in arrays))
         checks.same_names(name, arrays, dict.fromkeys(names))
         arrays = [arrays[each] for each in names]
-    n = checks.count(name, arrays, (2, 3, 4, 6))
+    n = checks.as_many(name, arrays, (2, 3, 4, 6))
     size = n if n < 4 else n // 2
     parts = [_part(name, *arrays[i : i + size]) for i in range(0, n, size)]
     kind, _ = GATES[checks.gates(name, arrays[1], tuple(GATES))[0]]

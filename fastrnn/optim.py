@@ -3,6 +3,7 @@
 Reference twin: fastrnn.reference.update.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -40,7 +41,7 @@ def grad_norm(grads: Parameters) -> float:
     return float(np.sqrt(blocks.sum(dtype=np.float64)))
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Keeps one flat buffer for each of its moments; `step(grads)` updates the parameters in place.
 
     lr may be changed between steps (`optimizer.lr = ...`). Raises ValueError in `step`:
@@ -77,8 +78,9 @@ class Optimizer:
         count = threads.for_bytes((3 + 2 * len(self.moments)) * p.nbytes)
         self._update(count, p, g, *self._moments.values())
 
+    @abstractmethod
     def _update(self, count, p, g, *moments):
-        raise NotImplementedError
+        """Update the parameters p from their gradients g on `count` threads."""
 
     def state_dict(self) -> dict[str, int | float | np.ndarray]:
         """The step count, the learning rate, and copies of the moments."""

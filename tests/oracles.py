@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numerics import Arrays, relative_error
 
+from fastrnn import optim
 from fastrnn.reference import embedding, loss, recurrent
 from fastrnn.reference.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.reference.cells.gru import GRU, GRUResetBefore
@@ -30,6 +31,19 @@ NAMES = {
 }
 # a step's state, then what its backward pass wants back
 SAVED = {"tanh": "h", "relu": "h", "lstm": "hcifgo", "gru": "hrzn", "gru_reset_before": "hrzn"}
+
+
+def assert_trains_as_torch(model: Any, twin: Any, torch_loss: Any, batches: Any, tolerance: float) -> float:
+    """A step of Adam on every batch, in both: the same losses; returns the last one."""
+    optimizer, theirs = optim.Adam(model.parameters, 1e-2), import_torch().optim.Adam(twin.parameters(), 1e-2)
+    for step, batch in enumerate(batches):
+        expected = torch_loss(twin, batch)
+        theirs.zero_grad()
+        expected.backward()
+        theirs.step()
+        loss, _ = model.train_step(batch, optimizer)
+        assert loss == pytest.approx(expected.item(), rel=tolerance), step
+    return loss
 
 
 def import_torch():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numerics import assert_close, relative_error
-from oracles import import_torch
+from oracles import assert_trains_as_torch, import_torch
 
 import fastrnn
 from fastrnn import Packed, gradcheck, optim
@@ -87,18 +87,9 @@ def test_loss_and_gradients_equal_torchs(cell, condition, num_layers, lengths):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 @pytest.mark.parametrize("condition", ["state", "input", "both"])
 def test_a_training_goes_as_torchs(condition, dtype, tolerance):
-    torch = import_torch()
     model = build("gru", condition, dtype=dtype)
-    twin, optimizer = torch_twin(model), optim.Adam(model.parameters, 1e-2)
-    theirs = torch.optim.Adam(twin.parameters(), 1e-2)
-    for step in range(50):
-        batch = example(dtype, seed=step % 5)
-        expected = torch_loss(twin, batch)
-        theirs.zero_grad()
-        expected.backward()
-        theirs.step()
-        loss, _ = model.train_step(batch, optimizer)
-        assert loss == pytest.approx(expected.item(), rel=tolerance), step
+    batches = [example(dtype, seed=step % 5) for step in range(50)]
+    loss = assert_trains_as_torch(model, torch_twin(model), torch_loss, batches, tolerance)
     assert loss < 1.9, "guessing: log(7) = 1.95"
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from numerics import assert_close, relative_error
-from oracles import arrays_of, import_torch
+from oracles import arrays_of, assert_trains_as_torch, import_torch
 
 import fastrnn
 from fastrnn import Packed, functional, gradcheck, optim
@@ -112,18 +112,9 @@ def test_loss_and_gradients_equal_torchs(kind):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 @pytest.mark.parametrize("attention", [False, True])
 def test_a_training_goes_as_torchs(attention, dtype, tolerance):
-    torch = import_torch()
     model = build(dtype, attention=attention, bidirectional=attention)
-    twin, optimizer = torch_twin(model), optim.Adam(model.parameters, 1e-2)
-    theirs = torch.optim.Adam(twin.parameters(), 1e-2)
-    for step in range(50):
-        batch = example(least=1, seed=step % 10)
-        expected = torch_loss(twin, batch)
-        theirs.zero_grad()
-        expected.backward()
-        theirs.step()
-        loss, _ = model.train_step(batch, optimizer)
-        assert loss == pytest.approx(expected.item(), rel=tolerance), step
+    batches = [example(least=1, seed=step % 10) for step in range(50)]
+    loss = assert_trains_as_torch(model, torch_twin(model), torch_loss, batches, tolerance)
     assert loss < 1.76, "guessing: log(6) = 1.79"
 
 

@@ -23,7 +23,7 @@ sources = pytest.mark.parametrize("source", SOURCES)
 variants = pytest.mark.parametrize("variant", VARIANTS, ids=str)
 
 
-def gradients_are_right(model, batch, loss):
+def assert_gradients(model, batch, loss):
     """Those of a copy, against what loss(model) makes of other parameters."""
     grads = copy.deepcopy(model).loss_and_gradients(batch)[1]
 
@@ -39,7 +39,7 @@ def gradients_are_right(model, batch, loss):
 def test_gradients_are_derivatives(kind, variant):
     model = build(kind, hidden_size=3, **variant)
     batch = batch_of(model, (4, 0, 2))
-    gradients_are_right(model, batch, lambda: model.loss(batch))
+    assert_gradients(model, batch, lambda: model.loss(batch))
 
 
 @sources
@@ -49,7 +49,7 @@ def test_gradients_of_tokens_are_derivatives(kind, source):
     for options in ({"bidirectional": True}, {}, {"num_tokens": 20} if source != "vectors" else {}):
         model = build(kind, source, cell="tanh", hidden_size=3, **options)
         batch = batch_of(model, (4, 0, 9))
-        gradients_are_right(model, batch, lambda model=model, batch=batch: model.loss(batch))
+        assert_gradients(model, batch, lambda model=model, batch=batch: model.loss(batch))
 
 
 @pytest.mark.parametrize("kind", ["classifier last", "classifier max", "value tagger"])
@@ -57,7 +57,7 @@ def test_gradients_with_dropout_are_derivatives(kind):
     """Copies draw the masks that the model would."""
     model = build(kind, cell="tanh", hidden_size=4, num_layers=2, dropout=0.4)
     batch = batch_of(model, (4, 0, 2))
-    gradients_are_right(model, batch, lambda: copy.deepcopy(model).loss_and_gradients(batch)[0])
+    assert_gradients(model, batch, lambda: copy.deepcopy(model).loss_and_gradients(batch)[0])
 
 
 @kinds

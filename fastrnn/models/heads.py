@@ -1,5 +1,6 @@
 """What turns rows of features into classes or values, with the loss of each."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from fastrnn.layers import Dropout, Linear
 from fastrnn.models.model import Groups
 
 
-class Head(Linear):
+class Head(Linear, ABC):
     """A linear layer behind dropout, and a loss; the part `head` of a model.
 
     Parameters
@@ -34,13 +35,13 @@ class Head(Linear):
         loss, dx = self._loss(dropped, targets, groups["head"], scale)
         return loss, undrop(dx)
 
+    @abstractmethod
     def _loss(self, x, targets, grads, scale):
         """The mean loss, and with the place for parameters' gradients scale times dx."""
-        raise NotImplementedError
 
+    @abstractmethod
     def checked(self, name: str, targets: object, rows: int) -> np.ndarray:
         """Targets of so many rows."""
-        raise NotImplementedError
 
 
 class Classes(Head):
