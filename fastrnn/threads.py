@@ -1,8 +1,6 @@
 """How many threads kernels use, and which way a piece of work is cut: a cost model picks, the user never does."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
@@ -42,14 +40,17 @@ def set_num_threads(count: int) -> None:
     _threads = count
 
 
-@contextmanager
-def at_most(count: int) -> Iterator[None]:
+class at_most:  # not a generator: 1 us less, twice a call
     """Use no more than `count` threads within the block, in the calling thread."""
-    token = _most.set(count)
-    try:
-        yield
-    finally:
-        _most.reset(token)
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._token = _most.set(self._count)
+
+    def __exit__(self, *error: object) -> None:
+        _most.reset(self._token)
 
 
 def get_num_threads() -> int:

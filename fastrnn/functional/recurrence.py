@@ -18,10 +18,6 @@ from fastrnn.ragged import Steps
 
 _NO_TOKENS = np.empty(0, np.int64)
 
-# Their sums take longer in Python than the arithmetic of a small call in a kernel.
-_forward_work = lru_cache(kernels.recurrent_forward_work)
-_backward_work = lru_cache(kernels.recurrent_backward_work)
-
 
 class Weights(NamedTuple):
     """The parameters of one recurrent layer in one direction, or their gradients; None where the layer has none."""
@@ -34,25 +30,46 @@ class Weights(NamedTuple):
     peephole: np.ndarray | None = None  # (3, H)
 
 
-@lru_cache
-def _bounds(lengths, shards):
-    """The first sequence of each shard, and the end: contiguous shards of as equal work as they come."""
+class _Layout(NamedTuple):
+    """What follows from the sizes of a call alone: its sums take longer in Python than a small call in a kernel."""
+
+    bounds: np.ndarray  # (row_shards+1,) the first sequence of each shard, and the end
+    most_rows: int  # of a shard
+    full: int  # H, filled up to whole vectors
+    forward_work: int
+    backward_work: int
+    backward_parts: int
+
+
+def _bounds(lengths, B, shards):
+    """Contiguous shards of as equal work as they come; lengths: descending, or () where all are equal."""
+    if not lengths:
+        return np.array([B * i // shards for i in range(shards + 1)])
     work = np.cumsum(lengths)
-    total = work[-1] if len(work) else 0
-    inner = [int(np.searchsorted(work, total * i / shards, side="right")) for i in range(1, shards)]
-    return np.array([0, *inner, len(work)])
+    inner = [int(np.searchsorted(work, work[-1] * i / shards, side="right")) for i in range(1, shards)]
+    return np.array([0, *inner, B])
 
 
-def _shards(lengths, shards):
-    B = len(lengths)
-    if shards == 1 or lengths[0] == lengths[-1]:
-        return _even_bounds(B, shards)
-    return _bounds(tuple(lengths.tolist()), shards)
+def _unequal(lengths, shards):
+    """The lengths as a tuple where shards need them: () for one shard, or where all are equal."""
+    return () if shards == 1 or lengths[0] == lengths[-1] else tuple(lengths.tolist())
 
 
-@lru_cache
-def _even_bounds(B, shards):
-    return np.array([B * i // shards for i in range(shards + 1)])
+@lru_cache(maxsize=512)
+def _layout(shape, N, B, I, H, P, V, one_hot, lengths, row_shards, unit_shards, product_parts, width):
+    G, S, F, C, two_stages = len(shape.gates), len(shape.states), shape.hidden, shape.columns, shape.stages == 2
+    bounds, parts = _bounds(lengths, B, row_shards), max(row_shards * unit_shards, product_parts)
+    most_rows, rows = int(np.diff(bounds).max()) if row_shards > 1 else B, (V or I) if one_hot else 0
+    return _Layout(
+        bounds,
+        most_rows,
+        padded(H, width),
+        kernels.recurrent_forward_work(
+            B, I, H, P, V, G, F, C, S, two_stages, row_shards, most_rows, unit_shards, width
+        ),
+        kernels.recurrent_backward_work(N, B, I, H, P, rows, C, G, F, S, two_stages, shape.weights, width, parts),
+        parts,
+    )  # fmt: skip
 
 
 @lru_cache
@@ -71,9 +88,9 @@ def _tag(cell, weights):
 def _message_weights(shape, weights, H):
     """(P, H): the projection, or the rows of W_hh whose gates the message feeds; flat, and empty without a message."""
     if weights.W_hr is not None:
-        return weights.W_hr.reshape(-1)
+        return weights.W_hr.ravel()
     fed = shape.hidden * H if shape.stages == 2 else len(weights.W_hh)
-    return weights.W_hh[fed:].reshape(-1)
+    return weights.W_hh[fed:].ravel()
 
 
 def recurrent(
@@ -112,41 +129,36 @@ def recurrent(
     """
     W_ih, W_hh, b_ih, b_hh, W_hr, _ = weights
     tag, shape = _tag(cell, weights)
-    G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
-    two_stages = shape.stages == 2
-    (B, P), I, H, N = initial[0].shape, W_ih.shape[1], len(W_hh) // G, len(x)
-    dtype, lanes = buffer.dtype, lanes_of(buffer.itemsize)
-    none, one_hot = np.empty(0, dtype), x.dtype == np.int64
-    own = buffer
+    S, A, F, two_stages = len(shape.states), len(shape.saved), shape.hidden, shape.stages == 2
+    (B, P), I, H, N, T = initial[0].shape, W_ih.shape[1], len(W_hh) // len(shape.gates), len(x), len(steps.count)
+    dtype, one_hot = buffer.dtype, x.ndim == 1
+    none = empty(0, dtype)
+    own, column_of_own = buffer, column
     if steps.order is not None:
         x = x[steps.order] if one_hot else gather(x, steps.order)
         own, column_of_own = empty((N + 2 * B, P), dtype), 0
-    else:
-        column_of_own = column
     width = own.shape[1]
-    tokens, inputs = (x, none) if one_hot else (_NO_TOKENS, x.reshape(-1))
-    rows, V = (none, 0) if table is None else (table.reshape(-1), len(table))
-    W_ih, W_hh, message = W_ih.reshape(-1), W_hh.reshape(-1), _message_weights(shape, weights, H)
-    plan = threads.for_sequence(len(steps.count), B, N, F * H * P, dtype.itemsize)
-    bounds = _shards(steps.lengths, plan.row_shards)
-    most_rows = int(np.diff(bounds).max()) if len(bounds) > 2 else B
+    tokens, inputs = (x, none) if one_hot else (_NO_TOKENS, x.ravel())
+    rows, V = (none, 0) if table is None else (table.ravel(), len(table))
+    message = _message_weights(shape, weights, H)
+    W_ih, W_hh = W_ih.ravel(), W_hh.ravel()
+    plan = threads.for_sequence(T, B, N, F * H * P, dtype.itemsize)
+    bounds, most_rows, full, forward_work, backward_work, parts = _layout(
+        shape, N, B, I, H, P, V, one_hot, _unequal(steps.lengths, plan.row_shards), *plan,
+        threads.for_work(4 * N * len(shape.gates) * H * H), lanes_of(dtype.itemsize),
+    )  # fmt: skip
     own[steps.start : steps.start + B, column_of_own : column_of_own + P] = initial[0]
-    flat = own.reshape(-1)
+    flat = own.ravel()
     y = flat[B * width + column_of_own :]
-    start = initial[0].reshape(-1) if S == 1 else np.concatenate([state.reshape(-1) for state in initial])
+    start = _flat(initial)
     final = empty(start.size, dtype)
-    full = padded(H, lanes)
-    messages = empty(N * H if keep and two_stages else 0, dtype)
-    history = empty(N * (S - 1) * full if keep else 0, dtype)
+    messages = empty(N * H, dtype) if keep and two_stages else none
+    history = empty(N * (S - 1) * full, dtype) if keep and S > 1 else none
     kept = empty((N if keep else B if two_stages else 0) * A * full, dtype)
-    work = scratch(
-        _forward_work(B, I, H, P, V, G, F, C, S, two_stages, plan.row_shards, most_rows, plan.unit_shards, lanes),
-        dtype,
-    )
     kernels.recurrent_forward(
         plan.shards, inputs, tokens, rows, W_ih, W_hh, message, none if b_ih is None else b_ih,
         none if b_hh is None else b_hh, tag, start, steps.first, steps.count, bounds, y, width, final, messages,
-        history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
+        history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, scratch(forward_work, dtype),
     )  # fmt: skip
     if steps.order is not None:
         gather(own[B : B + N], steps.order, out=buffer[B : B + N], out_column=column)
@@ -158,29 +170,21 @@ def recurrent(
         if dy is None:
             dy, dy_row = zero, 0
         elif steps.order is not None:
-            dy, dy_row = gather(dy, steps.order, column, P).reshape(-1), P
+            dy, dy_row = gather(dy, steps.order, column, P).ravel(), P
         else:
-            dy, dy_row = dy.reshape(-1)[column:], dy.shape[1]
+            dy, dy_row = dy.ravel()[column:], dy.shape[1]
         if isinstance(steps.previous, slice):
             h, h_row = flat[steps.previous.start * width + column_of_own :], width
         else:
-            h, h_row = gather(own, steps.previous, column_of_own, P).reshape(-1), P
-        d_end = d_final[0].reshape(-1) if S == 1 else np.concatenate([d.reshape(-1) for d in d_final])
-        dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = (none if d is None else d.reshape(-1) for d in grads)
+            h, h_row = gather(own, steps.previous, column_of_own, P).ravel(), P
+        dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = [none if d is None else d.ravel() for d in grads]
         d_message = d_W_hr if W_hr is not None else dW_hh[F * H * P :]
-        parts = max(plan.shards, threads.for_work(4 * N * G * H * H))
         own_d_hs = none if d_hs is None else d_hs if steps.order is None else empty(d_hs.shape, dtype)
-        work = scratch(
-            _backward_work(
-                N, B, I, H, P, (V or I) if one_hot else 0, C, G, F, S, two_stages, shape.weights, lanes, parts
-            ),
-            dtype,
-        )
         kernels.recurrent_backward(
             parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, steps.first, steps.count,
-            bounds, messages, history, kept, dy, dy_row, d_end, limit, d_start, dx.reshape(-1), own_d_hs.reshape(-1),
-            none if d_table is None else d_table.reshape(-1), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
-            N, B, I, H, P, plan.unit_shards, work, parts,
+            bounds, messages, history, kept, dy, dy_row, _flat(d_final), limit, d_start, dx.ravel(), own_d_hs.ravel(),
+            none if d_table is None else d_table.ravel(), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
+            N, B, I, H, P, plan.unit_shards, scratch(backward_work, dtype), parts,
         )  # fmt: skip
         if steps.order is not None and d_hs is not None:
             gather(own_d_hs, steps.order, out=d_hs)
@@ -189,6 +193,7 @@ def recurrent(
         return dx if need_dx else None, _states(d_start, S, B, P, H)
 
     def activations():
+        lanes = lanes_of(dtype.itemsize)
         vectors = kept.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
         found = {name: v for name, v in zip(shape.saved, vectors, strict=True) if name in shape.gates}
         found |= dict(zip(shape.states[1:], history.reshape(N, S - 1, full).transpose(1, 0, 2), strict=True))
@@ -234,9 +239,14 @@ def recurrent_layer(
     )
 
 
+def _flat(states):
+    """h (B, P) and the other states (B, H) in one flat array."""
+    return states[0].ravel() if len(states) == 1 else np.concatenate([state.ravel() for state in states])
+
+
 def _states(flat, S, B, P, H):
-    """h (B, P) and the S-1 other states (B, H) of a flat array."""
-    return (flat[: B * P].reshape(B, P), *flat[B * P :].reshape(S - 1, B, H))
+    """The inverse of `_flat`: views."""
+    return (flat.reshape(B, P),) if S == 1 else (flat[: B * P].reshape(B, P), *flat[B * P :].reshape(S - 1, B, H))
 
 
 def stepper(

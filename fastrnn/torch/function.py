@@ -15,6 +15,7 @@ from fastrnn.kernels.cells.lstm import LSTM
 from fastrnn.ragged import Steps
 
 _functorch = torch._C._functorch
+_EMPTY = torch.empty(0)
 _NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 _CELLS = {"tanh": ElmanTanh, "relu": ElmanRelu, "gru": GRU, "lstm": LSTM}
 _TORCH = {"tanh": torch._VF.rnn_tanh, "relu": torch._VF.rnn_relu, "gru": torch._VF.gru, "lstm": torch._VF.lstm}
@@ -25,7 +26,7 @@ class Layer(NamedTuple):
 
     kind: str  # "tanh", "relu", "gru" or "lstm"
     bias: bool
-    steps: list[Steps]  # of each direction
+    steps: Sequence[Steps]  # of each direction
     module: nn.Module
     index: int  # in the module
 
@@ -41,16 +42,15 @@ class Layer(NamedTuple):
         return _forward(self, x, states, weights, keep=False)[0]
 
     def by_direction(self, values: Sequence[Any]) -> list[Weights]:
-        """Weights from the flat order of torch."""
-        D = len(self.steps)
-        each, end = len(values) // D, 4 if self.bias else 2
-        own = [values[d * each : (d + 1) * each] for d in range(D)]
-        return [Weights(*w[:2], *(w[2:4] if self.bias else (None, None)), *w[end:]) for w in own]
+        """Weights from the flat order of torch, which is that of Weights."""
+        D, bias = len(self.steps), () if self.bias else (None, None)
+        each = len(values) // D
+        return [Weights(*values[i : i + 2], *bias, *values[i + 2 : i + each]) for i in range(0, len(values), each)]
 
     def shapes(self, W_hh: Any) -> list[tuple[int, int]]:
         """The shape (B, width) of every state, from one direction's weight."""
-        B, P = len(self.steps[0].lengths), W_hh.shape[1]
-        return [(B, P), (B, len(W_hh) // 4)] if self.kind == "lstm" else [(B, P)]
+        B, (GH, P) = len(self.steps[0].lengths), W_hh.shape
+        return [(B, P), (B, GH // 4)] if self.kind == "lstm" else [(B, P)]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -59,17 +59,17 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
     """One state of every direction."""
-    return torch.from_numpy(parts[0].reshape(1, *parts[0].shape) if len(parts) == 1 else np.stack(parts))
+    return torch.from_numpy(parts[0][None] if len(parts) == 1 else np.stack(parts))
 
 
 def _forward(layer, x, states, weights, keep):
     """The outputs as tensors, and the pullback of arrays."""
-    own = layer.by_direction([_array(w) for w in weights])
-    rows, arrays = _array(x).reshape(-1, x.shape[-1]), [_array(s) for s in states]
-    if arrays:
-        initial = [tuple([s[d] for s in arrays]) for d in range(len(own))]
+    own, x = layer.by_direction([_array(w) for w in weights]), _array(x)
+    rows, D = x.reshape(-1, x.shape[-1]), len(own)
+    if states:
+        initial = [*zip(*map(_array, states), strict=True)]
     else:
-        initial = [tuple([np.zeros(shape, rows.dtype) for shape in layer.shapes(own[0].W_hh)])] * len(own)
+        initial = [tuple([np.zeros(shape, rows.dtype) for shape in layer.shapes(own[0].W_hh)])] * D
     with threads.at_most(torch.get_num_threads()):
         y, final, pullback, _ = functional.recurrent_layer(_CELLS[layer.kind], rows, initial, own, layer.steps, keep)
     ends = [_stacked(parts) for parts in zip(*final, strict=True)]
@@ -80,7 +80,7 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx, layer, S, x, *tensors):
         outputs, pullback = _forward(layer, x, tensors[:S], tensors[S:], keep=True)
-        kept = torch.empty(0)  # what hangs on a saved tensor goes when torch frees the graph's buffers
+        kept = _EMPTY.detach()  # what hangs on a saved tensor goes when torch frees the graph's buffers
         kept.pullback, kept.y = pullback, outputs[0].detach()  # detached, it still counts the writes to y
         ctx.layer, ctx.S = layer, S
         ctx.set_materialize_grads(False)
@@ -91,32 +91,30 @@ class _Function(torch.autograd.Function):
     def backward(ctx, dy, *d_final):
         layer, (x, *tensors, kept) = ctx.layer, ctx.saved_tensors
         states, weights = tensors[: ctx.S], tensors[ctx.S :]
-        if dy is None and not any([d is not None for d in d_final]):
+        given = [d for d in (dy, *d_final) if d is not None]
+        if not given:
             return (None,) * (3 + len(tensors))
-        if torch.is_grad_enabled() or any(
-            [_functorch.is_legacy_batchedtensor(d) for d in (dy, *d_final) if d is not None]
-        ):
+        if torch.is_grad_enabled() or any(map(_functorch.is_legacy_batchedtensor, given)):
             return None, None, *_through_torch(layer, x, states, weights, ctx.needs_input_grad[2:], (dy, *d_final))
-        dtype, D = _NUMPY[x.dtype], len(layer.steps)
         need_dx, *needed = ctx.needs_input_grad[2:]
         need_states, need_weights = needed[: ctx.S], needed[ctx.S :]
         if hasattr(kept, "pullback") and kept.y._version == 0:
             pullback = kept.pullback
         else:  # a hook has packed the saved tensors, or y was written to
             _, pullback = _forward(layer, x, states, weights, keep=True)
-        shapes = layer.shapes(weights[1])
-        d_weights = [w.new_empty(w.shape) if need else None for w, need in zip(weights, need_weights, strict=True)]
+        steps, shapes, dtype = layer.steps, layer.shapes(weights[1]), _NUMPY[x.dtype]
+        dy = None if dy is None else _array(dy).reshape(-1, dy.shape[-1])
+        d_weights = [np.empty(w.shape, dtype) if need else None for w, need in zip(weights, need_weights, strict=True)]
         d_hs = [
-            flow.place(layer.module, layer.index, d == 1, layer.steps[d].lengths, shapes[0][1], dtype) for d in range(D)
+            flow.place(layer.module, layer.index, d == 1, s.lengths, shapes[0][1], dtype) for d, s in enumerate(steps)
         ]
         d_ends = [
-            [np.zeros(shape, dtype)] * D if d is None else _array(d) for shape, d in zip(shapes, d_final, strict=True)
+            [np.zeros(shape, dtype)] * len(steps) if d is None else _array(d)
+            for shape, d in zip(shapes, d_final, strict=True)
         ]
         with threads.at_most(torch.get_num_threads()):
             dx, d_initial = pullback(
-                None if dy is None else _array(dy).reshape(-1, dy.shape[-1]),
-                [tuple([end[d] for end in d_ends]) for d in range(D)],
-                layer.by_direction([None if d is None else d.numpy() for d in d_weights]),
+                dy, [*zip(*d_ends, strict=True)], layer.by_direction(d_weights),
                 limit=flow.limit(), d_hs=d_hs, need_dx=need_dx,
             )  # fmt: skip
         d_states = zip(zip(*d_initial, strict=True), need_states, strict=False)  # no states, no gradients of them
@@ -125,7 +123,7 @@ class _Function(torch.autograd.Function):
             None,
             torch.from_numpy(dx.reshape(x.shape)) if need_dx else None,
             *[_stacked(d) if need else None for d, need in d_states],
-            *d_weights,
+            *[None if d is None else torch.from_numpy(d) for d in d_weights],
         )
 
 
