@@ -55,6 +55,13 @@ def ragged(lengths: np.ndarray, reverse: bool = False) -> Steps:
     return Steps(first, count, lengths, previous, 0, order)
 
 
+def inverse(places: np.ndarray, total: int) -> np.ndarray:
+    """(total,) which row lies at each place, -1 for none, of places (N,), all different."""
+    origins = np.full(total, -1)
+    origins[places] = np.arange(len(places))
+    return origins
+
+
 def longest_first(lengths: np.ndarray) -> np.ndarray:
     """(B,) the sequences by descending length, equal ones in their own order."""
     return np.argsort(-lengths, kind="stable")

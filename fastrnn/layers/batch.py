@@ -132,6 +132,4 @@ def _ragged(leading, batch, offsets, lengths, starts, stride):
     order = ragged.longest_first(lengths)
     forward = ragged.ragged(lengths[order])
     places = forward.rows(starts[order], stride)
-    origins = np.full(math.prod(leading), -1)
-    origins[places] = np.arange(len(places))
-    return Ragged(leading, batch, offsets, order, forward, places, origins)
+    return Ragged(leading, batch, offsets, order, forward, places, ragged.inverse(places, math.prod(leading)))

@@ -13,10 +13,9 @@ from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU
 from fastrnn.kernels.cells.lstm import LSTM
 from fastrnn.ragged import Steps
+from fastrnn.torch.tensors import DTYPES, array, batched
 
-_functorch = torch._C._functorch
 _EMPTY = torch.empty(0)
-_NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 _CELLS = {"tanh": ElmanTanh, "relu": ElmanRelu, "gru": GRU, "lstm": LSTM}
 _TORCH = {"tanh": torch._VF.rnn_tanh, "relu": torch._VF.rnn_relu, "gru": torch._VF.gru, "lstm": torch._VF.lstm}
 
@@ -53,10 +52,6 @@ class Layer(NamedTuple):
         return [(B, P), (B, GH // 4)] if self.kind == "lstm" else [(B, P)]
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy(force=True)
-
-
 def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
     """One state of every direction."""
     return torch.from_numpy(parts[0][None] if len(parts) == 1 else np.stack(parts))
@@ -64,10 +59,10 @@ def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
 
 def _forward(layer, x, states, weights, keep):
     """The outputs as tensors, and the pullback of arrays."""
-    own, x = layer.by_direction([_array(w) for w in weights]), _array(x)
+    own, x = layer.by_direction([array(w) for w in weights]), array(x)
     rows, D = x.reshape(-1, x.shape[-1]), len(own)
     if states:
-        initial = [*zip(*map(_array, states), strict=True)]
+        initial = [*zip(*map(array, states), strict=True)]
     else:
         initial = [tuple([np.zeros(shape, rows.dtype) for shape in layer.shapes(own[0].W_hh)])] * D
     with threads.at_most(torch.get_num_threads()):
@@ -94,7 +89,7 @@ class _Function(torch.autograd.Function):
         given = [d for d in (dy, *d_final) if d is not None]
         if not given:
             return (None,) * (3 + len(tensors))
-        if torch.is_grad_enabled() or any(map(_functorch.is_legacy_batchedtensor, given)):
+        if torch.is_grad_enabled() or batched(given):
             return None, None, *_through_torch(layer, x, states, weights, ctx.needs_input_grad[2:], (dy, *d_final))
         need_dx, *needed = ctx.needs_input_grad[2:]
         need_states, need_weights = needed[: ctx.S], needed[ctx.S :]
@@ -102,14 +97,14 @@ class _Function(torch.autograd.Function):
             pullback = kept.pullback
         else:  # a hook has packed the saved tensors, or y was written to
             _, pullback = _forward(layer, x, states, weights, keep=True)
-        steps, shapes, dtype = layer.steps, layer.shapes(weights[1]), _NUMPY[x.dtype]
-        dy = None if dy is None else _array(dy).reshape(-1, dy.shape[-1])
+        steps, shapes, dtype = layer.steps, layer.shapes(weights[1]), DTYPES[x.dtype]
+        dy = None if dy is None else array(dy).reshape(-1, dy.shape[-1])
         d_weights = [np.empty(w.shape, dtype) if need else None for w, need in zip(weights, need_weights, strict=True)]
         d_hs = [
             flow.place(layer.module, layer.index, d == 1, s.lengths, shapes[0][1], dtype) for d, s in enumerate(steps)
         ]
         d_ends = [
-            [np.zeros(shape, dtype)] * len(steps) if d is None else _array(d)
+            [np.zeros(shape, dtype)] * len(steps) if d is None else array(d)
             for shape, d in zip(shapes, d_final, strict=True)
         ]
         with threads.at_most(torch.get_num_threads()):

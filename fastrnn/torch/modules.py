@@ -7,41 +7,16 @@ empty or malformed input) goes to torch's forward, which runs it or says what is
 
 import copy
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import ragged
 from fastrnn.torch.function import Layer
-
-DTYPES = (torch.float32, torch.float64)
-_PLAIN = (Tensor, nn.Parameter)
-
-
-def _eager() -> bool:
-    """Whether operations run as they are called."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch.is_autocast_enabled("cpu")
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
-
-
-def _fit(tensors: Iterable[Any], dtype: torch.dtype) -> bool:
-    """Whether all are ordinary tensors in this machine's memory, of one dtype that the kernels take."""
-    if dtype not in DTYPES:
-        return False
-    for t in tensors:
-        if type(t) not in _PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not torch.strided:
-            return False
-    return True
+from fastrnn.torch.packed import packed_like, steps_of
+from fastrnn.torch.tensors import eager, fit
 
 
 def _given(hx: Any, count: int) -> Sequence[Any] | None:
@@ -59,22 +34,12 @@ def _weights(module: nn.Module, names: Iterable[str]) -> list[Tensor]:
     return [own[name] if name in own else getattr(module, name) for name in names]
 
 
-@lru_cache(maxsize=256)
-def _packed_steps(batch_sizes: bytes, N: int, directions: int) -> list[ragged.Steps] | None:
-    """The steps of a PackedSequence of N rows, None where its batch_sizes don't fit."""
-    count = np.frombuffer(batch_sizes, np.int64)
-    if count.sum() != N or count.min() < 1 or (np.diff(count) > 0).any():
-        return None
-    lengths = len(count) - np.searchsorted(count[::-1], np.arange(count[0]), side="right")
-    return [ragged.ragged(lengths, bool(d)) for d in range(directions)]
-
-
 class _Fast:
     """Before a class of torch.nn: its forward where the kernels can run it."""
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch's."""
-        found = self._run(input, hx) if _eager() else None
+        found = self._run(input, hx) if eager() else None
         return super().forward(input, hx) if found is None else found
 
     def __prepare_scriptable__(self) -> nn.Module:
@@ -96,14 +61,14 @@ class _Recurrent(_Fast):
         x, weights = input.data if packed else input, _weights(self, self._flat_weights_names)
         widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if kind == "lstm" else 1]
         states = _given(hx, len(widths))
-        if states is None or not _fit((x, *states, *weights), weights[0].dtype):
+        if states is None or not fit((x, *states, *weights), weights[0].dtype):
             return None
         rank, D, L = x.dim(), 2 if self.bidirectional else 1, self.num_layers
         if rank not in ((2,) if packed else (2, 3)) or x.shape[-1] != self.input_size or not x.numel():
             return None
         alone = rank == 2 and not packed
         if packed:
-            steps = _packed_steps(input.batch_sizes.numpy().tobytes(), len(x), D)
+            steps = steps_of(input.batch_sizes, len(x), D)
             if steps is None:
                 return None
             B = len(steps[0].lengths)
@@ -120,7 +85,7 @@ class _Recurrent(_Fast):
             states = [s.unsqueeze(1) for s in states]
         y, *final = self._layers(Layer(kind, self.bias, steps, self, 0), x, states, weights)
         if packed:
-            y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+            y = packed_like(input, y)
             if input.unsorted_indices is not None:
                 final = [s.index_select(1, input.unsorted_indices) for s in final]
         elif alone:
@@ -149,7 +114,7 @@ class _Cell(_Fast):
         kind = self._kind()
         weights = _weights(self, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2])
         states = _given(hx, 2 if kind == "lstm" else 1)
-        if states is None or not _fit((x, *states, *weights), weights[0].dtype):
+        if states is None or not fit((x, *states, *weights), weights[0].dtype):
             return None
         if x.dim() not in (1, 2) or x.shape[-1] != self.input_size or not x.numel():
             return None

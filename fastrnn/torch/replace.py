@@ -5,7 +5,8 @@ from typing import NamedTuple
 from torch import nn
 from torch.nn.utils import parametrize
 
-from fastrnn.torch.modules import DTYPES, FAST, SLOW
+from fastrnn.torch.modules import FAST, SLOW
+from fastrnn.torch.tensors import DTYPES
 
 _NAMES = {kind.__name__ for kind in FAST}
 
