@@ -58,6 +58,20 @@ def test_torchs_threads_stay_what_they_were(output, order):
     assert output(program, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="1") == ["1", "1", "2"]
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_torch_after_the_first_kernel_finds_its_own_number_of_threads(output, count):
+    program = """
+        import numpy as np
+        import fastrnn
+        fastrnn.GRU(64, 128)(np.ones((20, 32, 64), np.float32))
+        import torch, fastrnn.torch
+        before = torch.get_num_threads()
+        fastrnn.torch.GRU(64, 128)(torch.randn(20, 32, 64))[0].sum().backward()
+        print(before, torch.get_num_threads(), fastrnn.get_num_threads())
+    """
+    assert output(program, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS=count) == [count, count, "2"]
+
+
 def test_no_more_threads_than_either_allows(monkeypatch):
     """In the forward and in the backward pass."""
     counts, run = [], function.functional.recurrent_layer

@@ -8,6 +8,7 @@ Numba stamps a cached function with its own file alone; here the cache directory
 file and of the target row, so an edit below a kernel is never answered with stale code.
 """
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -139,6 +140,16 @@ def _type_of_kernel(kernel, context):
     return typeof_impl(kernel.compiled, context)
 
 
+def _openmp() -> ctypes.CDLL | None:
+    """The OpenMP library that Numba's threads run on, where there is one and it can be asked."""
+    try:
+        from numba.np.ufunc import omppool
+    except ImportError:
+        return None
+    library = ctypes.CDLL(omppool.__file__)
+    return library if hasattr(library, "omp_get_max_threads") else None
+
+
 class _Layer:
     """Numba's threads: started by the first kernel, and shared by everything in the process."""
 
@@ -156,12 +167,14 @@ class _Layer:
             numba.set_num_threads(1)
 
     def start(self):
-        """Start the threads; torch, where it is loaded, keeps its own number of them."""
-        torch = sys.modules.get("torch")
-        before = torch.get_num_threads() if torch else 0
+        """Start the threads; OpenMP and torch, now or when it is loaded, keep their own number of them."""
+        torch, openmp = sys.modules.get("torch"), _openmp()
+        before = torch.get_num_threads() if torch else openmp.omp_get_max_threads() if openmp else 0
         numba.get_num_threads()
         if torch:
             torch.set_num_threads(before)
+        elif openmp:
+            openmp.omp_set_num_threads(before)
         self.started, self.exclusive = True, numba.threading_layer() == "workqueue"
 
 
