@@ -1,15 +1,18 @@
 """accelerate and restore: what changes class, what is left and why, and that nothing else of a model changes."""
 
+import abc
 import copy
+import pickle
 
 import pytest
 from oracles import import_torch
+from torch_twins import leaves
 
 torch = import_torch()
 nn = torch.nn
 
 import fastrnn.torch as fast  # noqa: E402
-from fastrnn.torch import accelerate, restore  # noqa: E402
+from fastrnn.torch import accelerate, function, restore  # noqa: E402
 
 
 class Tagger(nn.Module):
@@ -84,12 +87,8 @@ def test_a_running_optimiser_goes_on():
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
 def test_what_is_left_and_why():
-    class Own(nn.GRU):
-        pass
-
     model = nn.ModuleDict(
         {
-            "own": Own(3, 4),
             "bfloat": nn.LSTM(3, 4, dtype=torch.bfloat16),
             "meta": nn.RNN(3, 4, device="meta"),
             "script": torch.jit.script(nn.LSTM(3, 4)),
@@ -99,12 +98,88 @@ def test_what_is_left_and_why():
     report = accelerate(model)
     assert str(report).splitlines() == [
         "replaced 1: good",
-        "left own: Own is a class of its own",
         "left bfloat: of dtype torch.bfloat16, expected torch.float32 or torch.float64",
         "left meta: on device meta, expected cpu",
         "left script: a ScriptModule, whose code is fixed",
     ]
-    assert [type(m) for m in model.values()][:3] == [Own, nn.LSTM, nn.RNN]
+    assert [type(m) for m in model.values()][:2] == [nn.LSTM, nn.RNN]
+
+
+class Forgetful(nn.LSTM):
+    """Derived for its initial values alone."""
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        nn.init.ones_(self.bias_ih_l0)
+
+
+class Last(abc.ABC, nn.GRU):
+    """With a forward around torch's, and a metaclass."""
+
+    def forward(self, x, hx=None):
+        return super().forward(x, hx)[0][-1]
+
+
+class Plain(nn.RNN):
+    """With a forward that has nothing of torch's."""
+
+    def forward(self, x, hx=None):
+        return x @ self.weight_ih_l0.T
+
+
+@pytest.mark.parametrize(("Own", "kernels"), [(Forgetful, 1), (Last, 1), (Plain, 0)])
+def test_derived_classes(Own, kernels, monkeypatch):
+    calls, run = [], function._forward
+    monkeypatch.setattr(function, "_forward", lambda *given, **options: calls.append(1) or run(*given, **options))
+    module, x = Own(3, 4), torch.randn(5, 2, 3)
+    expected = module(x)
+    assert not calls
+    assert accelerate(module).replaced == (Own.__name__,)
+    assert isinstance(module, Own)
+    assert type(module).__name__ == Own.__name__
+    torch.testing.assert_close(module(x), expected)
+    assert len(calls) == kernels
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert type(other) is type(module)
+        torch.testing.assert_close(other(x), expected, rtol=1e-5, atol=1e-6)
+    assert accelerate(module) == ((), {})
+    assert accelerate(Own(3, 4)).replaced == (Own.__name__,)
+    assert restore(module) == (Own.__name__,)
+    assert type(module) is Own
+    assert all(torch.equal(a, b) for a, b in zip(leaves(module(x)), leaves(expected), strict=True))
+
+
+def test_classes_derived_from_fast_ones_are_fast_already():
+    class Own(fast.GRU):
+        pass
+
+    module = Own(3, 4)
+    assert accelerate(module) == ((), {})
+    assert restore(module) == ()
+    assert type(module) is Own
+
+
+def test_graphs_of_fx():
+    """A fast module is a leaf of the graph, as torch's own is."""
+    slow = nn.ModuleDict({"rnn": nn.GRU(3, 4, batch_first=True), "cell": nn.LSTMCell(4, 5)})
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = copy.deepcopy(slow)
+
+        def forward(self, x, h):
+            y, h = self.parts["rnn"](x, h)
+            return self.parts["cell"](y[:, -1])[0] + h.sum()
+
+    model, x, h = Model(), torch.randn(2, 5, 3), torch.randn(1, 2, 4)
+    expected = model(x, h)
+    before = torch.fx.symbolic_trace(model)
+    accelerate(model)
+    after = torch.fx.symbolic_trace(model)
+    assert [str(node) for node in after.graph.nodes] == [str(node) for node in before.graph.nodes]
+    assert type(after.get_submodule("parts.rnn")) is fast.GRU
+    torch.testing.assert_close(after(x, h), expected)
 
 
 @pytest.mark.parametrize("function", [accelerate, restore])

@@ -40,6 +40,9 @@ class _Fast:
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch's."""
         found = self._run(input, hx) if eager() else None
+        if found is None and isinstance(input, torch.fx.Proxy):  # a leaf of the graph, as torch's own modules are
+            place, arguments = input.tracer.path_of_module(self), (input,) if hx is None else (input, hx)
+            return input.tracer.create_proxy("call_module", place, arguments, {})
         return super().forward(input, hx) if found is None else found
 
     def __prepare_scriptable__(self) -> nn.Module:
@@ -151,5 +154,34 @@ class LSTMCell(_Cell, nn.LSTMCell):
     """torch.nn.LSTMCell."""
 
 
-FAST = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM, nn.RNNCell: RNNCell, nn.GRUCell: GRUCell, nn.LSTMCell: LSTMCell}
+FAST: dict[type, type] = {
+    nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM, nn.RNNCell: RNNCell, nn.GRUCell: GRUCell, nn.LSTMCell: LSTMCell
+}  # fmt: skip
 SLOW = {fast: slow for slow, fast in FAST.items()}
+
+
+def fast_class(slow: type) -> type | None:
+    """What a class of torch.nn becomes, or one derived from it, whose own methods stay and whose super() is fast.
+
+    None for classes that are no RNN, GRU, LSTM or cell, or are fast already.
+    """
+    base = next((each for each in slow.__mro__ if each in FAST), None)
+    if base is None or issubclass(slow, _Fast):
+        return None
+    if slow not in FAST:
+        own = {"__module__": slow.__module__, "__qualname__": slow.__qualname__, "__reduce_ex__": _reduced}
+        FAST[slow] = type(slow.__name__, (slow, FAST[base]), own)
+        SLOW[FAST[slow]] = slow
+    return FAST[slow]
+
+
+def _reduced(self, protocol):
+    """A class made here is found by the one that it was made for."""
+    own = next(each for each in type(self).__mro__ if each in SLOW)
+    _, _, *state = super(own, self).__reduce_ex__(protocol)
+    return _revived, (SLOW[own],), *state
+
+
+def _revived(slow):
+    kind = fast_class(slow)
+    return kind.__new__(kind)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import nn
 from torch.nn.utils import parametrize
 
-from fastrnn.torch.modules import FAST, SLOW
+from fastrnn.torch.modules import FAST, SLOW, fast_class
 from fastrnn.torch.tensors import DTYPES
 
 _NAMES = {kind.__name__ for kind in FAST}
@@ -26,8 +26,8 @@ def accelerate(model: nn.Module) -> Report:
     """Let every RNN, GRU, LSTM and cell inside a model, or the model itself, run fastrnn's kernels from now on.
 
     The modules stay the objects they are, with their parameters, hooks and buffers: an optimiser goes on working, and
-    `state_dict` does not change. What is fast already stays so. Left are modules on other devices or of other dtypes,
-    and those whose own `forward` is not known: classes derived from torch's, and compiled ones.
+    `state_dict` does not change. What is fast already stays so. A class derived from torch's keeps all its methods, and
+    what they call as super().forward is fast. Left are modules on other devices or of other dtypes, and compiled ones.
 
     Raises TypeError: `model: expected a torch.nn.Module, got list`.
     """
@@ -37,14 +37,12 @@ def accelerate(model: nn.Module) -> Report:
         name, kind = name or type(module).__name__, _torch_class(module)
         if getattr(module, "original_name", None) in _NAMES:
             left[name] = "a ScriptModule, whose code is fixed"
-        elif kind in SLOW or not isinstance(module, tuple(FAST)):
+        elif (fast := fast_class(kind)) is None:
             continue
-        elif kind not in FAST:
-            left[name] = f"{kind.__name__} is a class of its own"
         elif reason := _misfit(module):
             left[name] = reason
         else:
-            _become(module, FAST[kind])
+            _become(module, fast)
             replaced.append(name)
     return Report(tuple(replaced), left)
 
