@@ -1,7 +1,7 @@
 """GF/s: measured side by side with the FMA peak, compared within each repeat, and printed."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from machine import interleave
 from peak import peak
@@ -30,10 +30,17 @@ def speed(rates: Rates, name: str) -> str:
     return f"{rate:.{0 if rate >= 20 else 1}f}{share}"
 
 
+def markdown_lines(labels: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A table, line by line as the rows come: columns of labels, then columns of numbers."""
+    for cells in ([*labels, *numbers], ["---"] * len(labels) + ["---:"] * len(numbers)):
+        yield f"| {' | '.join(cells)} |"
+    for cells in rows:
+        yield f"| {' | '.join(cells)} |"
+
+
 def markdown(labels: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table: columns of labels, then columns of numbers."""
-    lines = [[*labels, *numbers], ["---"] * len(labels) + ["---:"] * len(numbers), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    """The whole table."""
+    return "\n".join(markdown_lines(labels, numbers, rows))
 
 
 def peak_note(measured: Iterable[Rates]) -> str:

@@ -199,9 +199,9 @@ def test_wrong_input_of_cells(kind):
 @pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
 def test_constructors(name):
     Ours, Theirs = getattr(fast, name), getattr(nn, name)
-    wrong = [(0, 3), (3, 0), (3, 3, 0), (3.0, 3), (3,)]
-    for sizes in wrong:
+    for sizes in ((3, 0), (3, 3, 0), (3.0, 3), (3,)):
         assert same_error(lambda C, sizes=sizes: C(*sizes), Ours, Theirs) is not None
+    same_error(lambda C: C(0, 3), Ours, Theirs)  # an error in some versions of torch only
     for options in ({"dropout": 2}, {"proj_size": 3}, {"nonlinearity": "sigmoid"}, {"bias": 1}, {"size": 1}):
         same_error(lambda C, options=options: C(3, 3, **options), Ours, Theirs)
     torch.manual_seed(0)

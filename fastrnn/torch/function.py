@@ -37,7 +37,7 @@ class Layer(NamedTuple):
         weights : of each direction weight_ih, weight_hh, with bias bias_ih and bias_hh, and weight_hr where P < H
         """
         if torch.is_grad_enabled() and any([t.requires_grad for t in (x, *states, *weights)]):
-            return _Function.apply(self, len(states), x, *states, *weights)
+            return RecurrentLayer.apply(self, len(states), x, *states, *weights)
         return _forward(self, x, states, weights, keep=False)[0]
 
     def by_direction(self, values: Sequence[Any]) -> list[Weights]:
@@ -71,7 +71,7 @@ def _forward(layer, x, states, weights, keep):
     return (torch.from_numpy(y.reshape(*x.shape[:-1], y.shape[1])), *ends), pullback
 
 
-class _Function(torch.autograd.Function):
+class RecurrentLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, layer, S, x, *tensors):
         outputs, pullback = _forward(layer, x, tensors[:S], tensors[S:], keep=True)

@@ -67,11 +67,11 @@ def _pad(data, batch_sizes, batch_first, padding_value, total_length):
     B, T = len(lengths), total_length
     starts, stride, leading = (np.arange(B) * T, 1, (B, T)) if batch_first else (np.arange(B), B, (T, B))
     places = steps[0].rows(starts, stride)
-    padded = _Pick.apply(data.reshape(len(data), -1), ragged.inverse(places, T * B), places, padding_value)
+    padded = PickRows.apply(data.reshape(len(data), -1), ragged.inverse(places, T * B), places, padding_value)
     return padded.reshape(*leading, *data.shape[1:]), torch.from_numpy(lengths.copy())
 
 
-class _Pick(torch.autograd.Function):
+class PickRows(torch.autograd.Function):
     """Rows of x by index, and of `other` where it is negative; inverse: where each row of x goes, an index, too."""
 
     @staticmethod
@@ -89,4 +89,4 @@ class _Pick(torch.autograd.Function):
             index = torch.from_numpy(ctx.inverse)
             rows = dy.index_select(0, index.clamp(min=0)).masked_fill((index < 0)[:, None], 0.0)
             return rows, None, None, None
-        return _Pick.apply(dy, ctx.inverse, ctx.index, 0.0), None, None, None
+        return PickRows.apply(dy, ctx.inverse, ctx.index, 0.0), None, None, None
