@@ -18,7 +18,7 @@ from fastrnn import functional, ragged, threads
 from fastrnn.torch.tensors import array, batched, eager, fit
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # for the modules of one model and the padding behind them: batches seldom come again
 def _steps(batch_sizes: bytes, N: int, directions: int) -> tuple[ragged.Steps, ...] | None:
     count = np.frombuffer(batch_sizes, np.int64)
     if count.sum() != N or count.min() < 1 or (np.diff(count) > 0).any():
