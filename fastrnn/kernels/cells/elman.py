@@ -21,7 +21,7 @@ class ElmanRelu(NamedTuple):
     """f = relu; no per-unit arrays."""
 
 
-TRAITS[ElmanTanh] = TRAITS[ElmanRelu] = Traits(gates=("h",), states=("h",))
+TRAITS[ElmanTanh] = TRAITS[ElmanRelu] = Traits(gates=("h",), states=("h",), reads=("h",))
 
 
 @overload(cell_forward)

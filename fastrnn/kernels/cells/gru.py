@@ -25,10 +25,12 @@ class GRUResetBefore(NamedTuple):
     """Reset before the product; no per-unit arrays."""
 
 
-TRAITS[GRU] = Traits(gates=("r", "z", "n"), states=("h",), saved=("r", "z", "n", "W_hn h + b_hn"), apart=True)
+TRAITS[GRU] = Traits(
+    gates=("r", "z", "n"), states=("h",), saved=("r", "z", "n", "W_hn h + b_hn"), reads=("h_prev",), apart=True
+)
 TRAITS[GRUResetBefore] = Traits(
-    gates=("r", "z", "n"), states=("h",), saved=("r", "z", "n"), message_gates=1, stages=2
-)  # fmt: skip
+    gates=("r", "z", "n"), states=("h",), saved=("r", "z", "n"), reads=("h_prev",), message_gates=1, stages=2
+)
 
 
 @device
