@@ -144,9 +144,10 @@ def _openmp() -> ctypes.CDLL | None:
     """The OpenMP library that Numba's threads run on, where there is one and it can be asked."""
     try:
         from numba.np.ufunc import omppool
-    except ImportError:
+
+        library = ctypes.CDLL(omppool.__file__)
+    except (ImportError, OSError):
         return None
-    library = ctypes.CDLL(omppool.__file__)
     return library if hasattr(library, "omp_get_max_threads") else None
 
 

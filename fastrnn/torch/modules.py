@@ -48,7 +48,7 @@ class _Fast:
     def __prepare_scriptable__(self) -> nn.Module:
         """What torch.jit.script compiles: torch's own code."""
         twin = copy.copy(self)
-        twin.__class__ = SLOW[type(self)]
+        twin.__class__ = SLOW.get(type(self), type(self))
         return twin
 
     def _kind(self) -> str:
