@@ -18,6 +18,10 @@ from fastrnn.ragged import Steps
 
 _NO_TOKENS = np.empty(0, np.int64)
 
+# Their sums take longer in Python than the arithmetic of a small call in a kernel.
+_forward_work = lru_cache(kernels.recurrent_forward_work)
+_backward_work = lru_cache(kernels.recurrent_backward_work)
+
 
 class Weights(NamedTuple):
     """The parameters of one recurrent layer in one direction, or their gradients; None where the layer has none."""
@@ -30,46 +34,25 @@ class Weights(NamedTuple):
     peephole: np.ndarray | None = None  # (3, H)
 
 
-class _Layout(NamedTuple):
-    """What follows from the sizes of a call alone: its sums take longer in Python than a small call in a kernel."""
-
-    bounds: np.ndarray  # (row_shards+1,) the first sequence of each shard, and the end
-    most_rows: int  # of a shard
-    full: int  # H, filled up to whole vectors
-    forward_work: int
-    backward_work: int
-    backward_parts: int
-
-
-def _bounds(lengths, B, shards):
-    """Contiguous shards of as equal work as they come; lengths: descending, or () where all are equal."""
-    if not lengths:
-        return np.array([B * i // shards for i in range(shards + 1)])
-    work = np.cumsum(lengths)
-    inner = [int(np.searchsorted(work, work[-1] * i / shards, side="right")) for i in range(1, shards)]
-    return np.array([0, *inner, B])
-
-
-def _unequal(lengths, shards):
-    """The lengths as a tuple where shards need them: () for one shard, or where all are equal."""
-    return () if shards == 1 or lengths[0] == lengths[-1] else tuple(lengths.tolist())
-
-
 @lru_cache(maxsize=512)
-def _layout(shape, N, B, I, H, P, V, one_hot, lengths, row_shards, unit_shards, product_parts, width):
-    G, S, F, C, two_stages = len(shape.gates), len(shape.states), shape.hidden, shape.columns, shape.stages == 2
-    bounds, parts = _bounds(lengths, B, row_shards), max(row_shards * unit_shards, product_parts)
-    most_rows, rows = int(np.diff(bounds).max()) if row_shards > 1 else B, (V or I) if one_hot else 0
-    return _Layout(
-        bounds,
-        most_rows,
-        padded(H, width),
-        kernels.recurrent_forward_work(
-            B, I, H, P, V, G, F, C, S, two_stages, row_shards, most_rows, unit_shards, width
-        ),
-        kernels.recurrent_backward_work(N, B, I, H, P, rows, C, G, F, S, two_stages, shape.weights, width, parts),
-        parts,
-    )  # fmt: skip
+def _bounds(B, lengths, shards):
+    """The first sequence of each shard, and the end; and the most of one shard: of as equal work as they come.
+
+    lengths : descending, or () where all are equal
+    """
+    if lengths:
+        work = np.cumsum(lengths)
+        inner = [int(np.searchsorted(work, work[-1] * i / shards, side="right")) for i in range(1, shards)]
+        bounds = np.array([0, *inner, B])
+    else:
+        bounds = np.array([B * i // shards for i in range(shards + 1)])
+    return bounds, int(np.diff(bounds).max())
+
+
+def _shards(lengths, shards):
+    B = len(lengths)
+    equal = shards == 1 or lengths[0] == lengths[-1]
+    return _bounds(B, () if equal else tuple(lengths.tolist()), shards)
 
 
 @lru_cache
@@ -129,9 +112,9 @@ def recurrent(
     """
     W_ih, W_hh, b_ih, b_hh, W_hr, _ = weights
     tag, shape = _tag(cell, weights)
-    S, A, F, two_stages = len(shape.states), len(shape.saved), shape.hidden, shape.stages == 2
-    (B, P), I, H, N, T = initial[0].shape, W_ih.shape[1], len(W_hh) // len(shape.gates), len(x), len(steps.count)
-    dtype, one_hot = buffer.dtype, x.ndim == 1
+    G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
+    (B, P), I, H, N, two_stages = initial[0].shape, W_ih.shape[1], len(W_hh) // G, len(x), shape.stages == 2
+    dtype, one_hot, lanes = buffer.dtype, x.ndim == 1, lanes_of(buffer.itemsize)
     none = empty(0, dtype)
     own, column_of_own = buffer, column
     if steps.order is not None:
@@ -142,23 +125,24 @@ def recurrent(
     rows, V = (none, 0) if table is None else (table.ravel(), len(table))
     message = _message_weights(shape, weights, H)
     W_ih, W_hh = W_ih.ravel(), W_hh.ravel()
-    plan = threads.for_sequence(T, B, N, F * H * P, dtype.itemsize)
-    bounds, most_rows, full, forward_work, backward_work, parts = _layout(
-        shape, N, B, I, H, P, V, one_hot, _unequal(steps.lengths, plan.row_shards), *plan,
-        threads.for_work(4 * N * len(shape.gates) * H * H), lanes_of(dtype.itemsize),
-    )  # fmt: skip
+    plan = threads.for_sequence(len(steps.count), B, N, F * H * P, dtype.itemsize)
+    bounds, most_rows = _shards(steps.lengths, plan.row_shards)
     own[steps.start : steps.start + B, column_of_own : column_of_own + P] = initial[0]
     flat = own.ravel()
     y = flat[B * width + column_of_own :]
     start = _flat(initial)
-    final = empty(start.size, dtype)
+    final, full = empty(start.size, dtype), padded(H, lanes)
     messages = empty(N * H, dtype) if keep and two_stages else none
     history = empty(N * (S - 1) * full, dtype) if keep and S > 1 else none
     kept = empty((N if keep else B if two_stages else 0) * A * full, dtype)
+    work = scratch(
+        _forward_work(B, I, H, P, V, G, F, C, S, two_stages, plan.row_shards, most_rows, plan.unit_shards, lanes),
+        dtype,
+    )
     kernels.recurrent_forward(
         plan.shards, inputs, tokens, rows, W_ih, W_hh, message, none if b_ih is None else b_ih,
         none if b_hh is None else b_hh, tag, start, steps.first, steps.count, bounds, y, width, final, messages,
-        history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, scratch(forward_work, dtype),
+        history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
     )  # fmt: skip
     if steps.order is not None:
         gather(own[B : B + N], steps.order, out=buffer[B : B + N], out_column=column)
@@ -180,11 +164,16 @@ def recurrent(
         dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = [none if d is None else d.ravel() for d in grads]
         d_message = d_W_hr if W_hr is not None else dW_hh[F * H * P :]
         own_d_hs = none if d_hs is None else d_hs if steps.order is None else empty(d_hs.shape, dtype)
+        parts = max(plan.shards, threads.for_work(4 * N * G * H * H))
+        V_rows = (V or I) if one_hot else 0
+        work = scratch(
+            _backward_work(N, B, I, H, P, V_rows, C, G, F, S, two_stages, shape.weights, lanes, parts), dtype
+        )
         kernels.recurrent_backward(
             parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, steps.first, steps.count,
             bounds, messages, history, kept, dy, dy_row, _flat(d_final), limit, d_start, dx.ravel(), own_d_hs.ravel(),
             none if d_table is None else d_table.ravel(), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
-            N, B, I, H, P, plan.unit_shards, scratch(backward_work, dtype), parts,
+            N, B, I, H, P, plan.unit_shards, work, parts,
         )  # fmt: skip
         if steps.order is not None and d_hs is not None:
             gather(own_d_hs, steps.order, out=d_hs)
@@ -193,7 +182,6 @@ def recurrent(
         return dx if need_dx else None, _states(d_start, S, B, P, H)
 
     def activations():
-        lanes = lanes_of(dtype.itemsize)
         vectors = kept.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
         found = {name: v for name, v in zip(shape.saved, vectors, strict=True) if name in shape.gates}
         found |= dict(zip(shape.states[1:], history.reshape(N, S - 1, full).transpose(1, 0, 2), strict=True))
