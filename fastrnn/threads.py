@@ -1,6 +1,7 @@
 """How many threads kernels use, and which way a piece of work is cut: a cost model picks, the user never does."""
 
 import os
+import warnings
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 from numba import config
 
 from fastrnn import checks
+from fastrnn.kernels.jit import forked
 
 # Measured on two Zen 4 cores; only the ratios matter for a choice.
 _FLOPS = 1.1e11  # float32 a second and core with several rows a tile; float64 runs at half
@@ -19,7 +21,7 @@ _most: ContextVar[int] = ContextVar("most", default=1 << 30)
 
 
 def _alone() -> None:
-    """In a forked child the pool's threads are gone."""
+    """The children of one process share its cores: each starts with one thread."""
     global _threads
     _threads = 1
 
@@ -31,12 +33,20 @@ if hasattr(os, "register_at_fork"):
 def set_num_threads(count: int) -> None:
     """Use at most `count` threads (1..the number of cores, or NUMBA_NUM_THREADS); results do not change by a bit.
 
+    The threads of a process that is forked stay with it: a child has one, and a RuntimeWarning says so,
+    `count: expected 1 thread in a process forked after threads had started, got 2; it stays at 1`. Before, a child
+    starts with one thread and may take more.
+
     Raises ValueError: `count: expected 1..2 threads, got 3`.
     """
     global _threads
     count = checks.integer("count", count, 1)
     if count > config.NUMBA_NUM_THREADS:
         raise ValueError(f"count: expected 1..{config.NUMBA_NUM_THREADS} threads, got {count}")
+    if count > 1 and forked():
+        message = f"count: expected 1 thread in a process forked after threads had started, got {count}; it stays at 1"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        count = 1
     _threads = count
 
 

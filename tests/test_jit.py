@@ -1,28 +1,13 @@
-"""The disk cache, and kernels used from several threads and processes; each test in a Python of its own."""
+"""Kernels used from several threads and processes, forked ones too; each test in a Python of its own."""
 
-import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numba.core import event
+from programs import output
 
 import fastrnn
-
-PACKAGE = Path(__file__).parent.parent / "fastrnn"
-
-LOSS = """
-import numpy as np
-from fastrnn import functional
-print(repr(functional.cross_entropy(np.arange(12, dtype="float32").reshape(3, 4), np.array([0, 1, 2]))[0]))
-"""
-
-ROWS = """
-import numpy as np
-from fastrnn import functional
-print(functional.embedding(np.array([2, 0]), np.arange(6, dtype="float32").reshape(3, 2))[0].astype(int).tolist())
-"""
 
 # results(seed): the bits of a layer's pass, cut for two threads; `first` of them is computed by one thread
 PASS = """
@@ -54,64 +39,6 @@ def in_threads(function, items, count):
     for worker in workers: worker.join()
     return found
 """
-
-
-def output(result):
-    assert result.returncode == 0, f"exit status {result.returncode}: {result.stderr}"
-    return result.stdout.strip()
-
-
-def copy_of_fastrnn(folder):
-    shutil.copytree(PACKAGE, folder / "fastrnn", ignore=shutil.ignore_patterns("__pycache__"))
-    return folder / "fastrnn"
-
-
-def test_an_edit_below_a_kernel_is_seen(tmp_path, run_python):
-    """Numba looks at the file of a cached function alone; the loss is compiled anew when vmath changes."""
-    vmath = copy_of_fastrnn(tmp_path) / "kernels" / "vmath.py"
-
-    def run():
-        result = run_python(LOSS, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-        return float(output(result)), "compiling kernels" in result.stderr
-
-    before, compiled = run()
-    assert compiled
-    assert run() == (before, False)
-    source = vmath.read_text()
-    assert source.count("return (a + b) * f * g\n") == 1
-    vmath.write_text(source.replace("return (a + b) * f * g\n", "return (a + b) * f * g * 2.0\n"))
-    after, compiled = run()
-    assert compiled
-    assert after == pytest.approx(before + 0.6931471805599453, rel=1e-6)
-    assert run() == (after, False)
-    vmath.write_text(source)
-    assert run() == (before, False)
-
-
-def test_an_edit_while_running_is_harmless(tmp_path, run_python):
-    """An upgrade under a running process does not part kernels from the symbols that they link to."""
-    copy_of_fastrnn(tmp_path)
-    use = "import numpy as np\nprint(fastrnn.Linear(2, 1)(np.ones((1, 2), 'f')).shape)\n"
-    edit = "open('fastrnn/kernels/pack.py', 'a').write('\\n# upgraded\\n')\n"
-    for program in ("import fastrnn\n" + use, "import fastrnn\n" + edit + use):
-        assert output(run_python(program, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))) == "(1, 1)"
-
-
-def test_without_a_writable_cache_folder(tmp_path, run_python):
-    (tmp_path / "file").touch()
-    result = run_python(ROWS, NUMBA_CACHE_DIR=str(tmp_path / "file"))
-    assert output(result) == "[[4, 5], [0, 1]]"
-    assert "not kept: no writable cache folder" in result.stderr
-
-
-def test_the_import_compiles_nothing(tmp_path, run_python):
-    """It only makes the folder of the cache: the user's own, which others cannot read."""
-    result = run_python("import fastrnn", XDG_CACHE_HOME=str(tmp_path), NUMBA_CACHE_DIR="")
-    assert (output(result), result.stderr) == ("", "")
-    if sys.platform == "linux":
-        (folder,) = (tmp_path / "fastrnn").iterdir()
-        assert not list(folder.rglob("*.nb?"))
-        assert folder.stat().st_mode & 0o077 == 0
 
 
 def test_the_first_use_by_several_threads(tmp_path, run_python):

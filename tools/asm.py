@@ -11,7 +11,6 @@ head, and every block on a way from the head back to it. Known are x86 (SSE, AVX
 import importlib
 import pkgutil
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -209,15 +208,6 @@ def train(dtype: str) -> None:
         lm.train_step(tokens, tokens, None, getattr(fastrnn.optim, name)(lm.parameters), clip_norm=1.0)
 
 
-@contextmanager
-def _uncached():
-    kept, jit.CACHE = jit.CACHE, None
-    try:
-        yield
-    finally:
-        jit.CACHE = kept
-
-
 def _is_for(signature: tuple, dtype: str, cell: str) -> bool:
     tags = [argument.instance_class for argument in signature if hasattr(argument, "instance_class")]
     return str(signature[0].dtype) == dtype and all(tag.__name__ == cell for tag in tags)
@@ -228,17 +218,16 @@ def assembly(name: str, dtype: str, cell: str = "ElmanTanh") -> str:
 
     cell: of the kernels that run one, the name of its tag in fastrnn.kernels.cells.
     """
-    with _uncached():
-        for describe in jit._symbols:
-            symbol, signature, function = describe(dtype)
-            if symbol.startswith(f"fastrnn_{name}_"):
-                return numba.cfunc(signature, **jit._FLAGS)(function)._library.get_asm_str()
-        known = kernels()[name].compiled
-        fresh = jit.Kernel(known.py_func).compiled
-        for signature in known.signatures:
-            if _is_for(signature, dtype, cell):
-                fresh.compile(signature)
-        return "\n".join(fresh.inspect_asm().values())
+    for describe in jit._symbols:
+        symbol, signature, function = describe(dtype)
+        if symbol.startswith(f"fastrnn_{name}_"):
+            return numba.cfunc(signature, **jit._FLAGS)(function)._library.get_asm_str()
+    known = kernels()[name].compiled
+    fresh = numba.njit(known.py_func, **jit._FLAGS)
+    for signature in known.signatures:
+        if _is_for(signature, dtype, cell):
+            fresh.compile(signature)
+    return "\n".join(fresh.inspect_asm().values())
 
 
 @click.command()

@@ -4,103 +4,59 @@
 compiled once for any number of threads (see `parallel`). `symbol` compiles a function once a process and lets every
 kernel call it by name, so that shared machine code is neither inlined nor compiled again.
 
-Numba stamps a cached function with its own file alone; here the cache directory carries a hash of every kernel
-file and of the target row, so an edit below a kernel is never answered with stale code.
+What is compiled is kept on disk: see `cache`.
 """
 
 import ctypes
-import hashlib
 import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-from numba.core import config, event
+from numba.core import config, event, sigutils
+from numba.core.ccallback import CFunc
 from numba.extending import register_jitable, typeof_impl
+from numba.np.ufunc import parallel
 
+from fastrnn.kernels.cache import DiskCache, folder
 from fastrnn.kernels.target import TARGET
 
 # nogil lets several Python threads run kernels; the NumPy error model keeps division free of exceptions.
 _FLAGS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-_KERNELS = Path(__file__).parent
-
-
-def source_stamp() -> str:
-    """Hash of every kernel file, the target row and Numba's version: the key of the disk cache."""
-    digest = hashlib.sha256(f"{TARGET} numba {numba.__version__}".encode())
-    for path in sorted(_KERNELS.rglob("*.py")):
-        digest.update(str(path.relative_to(_KERNELS)).encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-STAMP = source_stamp()  # of the code that runs, whatever happens to its files
-
-
-def _cache_root() -> Path:
-    """Where compiled kernels are kept: under NUMBA_CACHE_DIR if set, else the user's own cache folder."""
-    if config.CACHE_DIR:
-        return Path(config.CACHE_DIR) / "fastrnn"
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fastrnn"
-
-
-def _prepare_cache() -> Path | None:
-    """The stamped cache directory, or None where it can't be written (kernels are then compiled anew)."""
-    try:
-        directory = _cache_root() / STAMP
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: a user without a home directory
-        return None
-    return directory if os.access(directory, os.W_OK) else None
-
-
-CACHE = _prepare_cache()
-
-
-@contextmanager
-def _cache_directory():
-    """Point Numba at the stamped directory while a function is decorated."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(CACHE) if CACHE else before
-    try:
-        yield CACHE is not None
-    finally:
-        config.CACHE_DIR = before
-
 
 device = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_FLAGS)
 layout = register_jitable(**_FLAGS)  # sizes and places that both Python and kernels compute
 
 
 class _Announce(event.Listener):
-    """Say once, on standard error, that kernels are being compiled: the first minute of a new installation."""
+    """Say once, on standard error, that kernels are being compiled: the first minute of a new installation.
 
-    said = False
+    A new kind of layer, forward and backward, takes 9 to 10 times as long as the shared functions of a dtype, which
+    come first; 1.3 seconds is what these take on a Zen 4 core, for when they are on disk already.
+    """
+
+    said, shared = False, 1.3
 
     def on_start(self, e):
         function = e.data["dispatcher"].py_func
         if self.said or not function.__module__.startswith("fastrnn.kernels"):
             return
         self.said = True
-        kept = f"kept in {CACHE}" if CACHE else "not kept: no writable cache folder"
-        print(f"fastrnn: compiling kernels for {TARGET.name}, {kept}", file=sys.stderr, flush=True)
+        wait = f"about {10 * self.shared:.0f} s for each new kind of layer"
+        print(f"fastrnn: compiling kernels for {TARGET.name}, {wait}, {folder().kept}", file=sys.stderr, flush=True)
 
     def on_end(self, e):
         logging.getLogger("fastrnn").debug("compiled %s", e.data["dispatcher"].py_func.__qualname__)
 
 
-event.register("numba:compile", _Announce())
+_announce = _Announce()
+event.register("numba:compile", _announce)
 
 
 class Kernel:
@@ -111,14 +67,14 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
-        with _cache_directory() as cached:
-            self.compiled = numba.njit(cache=cached, **_FLAGS)(function)
+        self.compiled = numba.njit(**_FLAGS)(function)
+        self.compiled._cache = DiskCache(function)
 
     def __call__(self, threads: int, *arguments: object) -> None:
         if arguments[0].dtype not in _linked:
             _link(arguments[0].dtype)
-        if threads > 1 and _layer.exclusive:
-            with _layer.turn:
+        if threads > 1 and _layer.restricted:
+            with _layer.turn():
                 self.compiled(*arguments)
         else:
             self.compiled(*arguments)
@@ -140,6 +96,12 @@ def _type_of_kernel(kernel, context):
     return typeof_impl(kernel.compiled, context)
 
 
+_WORKQUEUE = (
+    "fastrnn: kernels run on Numba's workqueue, which ends the process if another package's parallel Numba code runs "
+    "at the same time; with OpenMP's library (libgomp1) or tbb installed it would not"
+)
+
+
 def _openmp() -> ctypes.CDLL | None:
     """The OpenMP library that Numba's threads run on, where there is one and it can be asked."""
     try:
@@ -154,18 +116,32 @@ def _openmp() -> ctypes.CDLL | None:
 class _Layer:
     """Numba's threads: started by the first kernel, and shared by everything in the process."""
 
-    exclusive = False  # the workqueue layer aborts when two callers enter it
-    turn = threading.Lock()
     started = False
+    exclusive = False  # the workqueue layer aborts when two callers enter it
+    forked = False  # the threads stayed with the parent, and OpenMP ends a child that asks for them
 
     def __init__(self):
+        self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.after_fork)
 
-    def after_fork(self):
-        """The threads stayed with the parent: every region of the child runs where it is called."""
-        if self.started:
+    @property
+    def restricted(self):
+        """Whether regions of several parts need a `turn`."""
+        return self.exclusive or self.forked
+
+    @contextmanager
+    def turn(self):
+        """Within the block the calling thread may enter parallel regions; in a forked child they run right here."""
+        if self.forked:  # said anew each time, as Numba keeps the number for each thread
             numba.set_num_threads(1)
+        with self._lock if self.exclusive else nullcontext():
+            yield
+
+    def after_fork(self):
+        """Whoever started the threads, this process has none; nor the thread that may have held the lock."""
+        self.forked = self.forked or parallel._is_initialized
+        self._lock = threading.Lock()
 
     def start(self):
         """Start the threads; OpenMP and torch, now or when it is loaded, keep their own number of them."""
@@ -177,9 +153,16 @@ class _Layer:
         elif openmp:
             openmp.omp_set_num_threads(before)
         self.started, self.exclusive = True, numba.threading_layer() == "workqueue"
+        if self.exclusive:
+            print(_WORKQUEUE, file=sys.stderr, flush=True)
 
 
 _layer = _Layer()
+
+
+def forked() -> bool:
+    """Whether this process is the child of one whose threads ran: it has a single one."""
+    return _layer.forked
 
 
 _symbols: list[Callable[[str], tuple[str, object, Callable[..., None]]]] = []
@@ -193,14 +176,25 @@ def symbol(describe: Callable[[str], tuple[str, object, Callable[..., None]]]):
 
 
 def _link(dtype: np.dtype) -> None:
-    """Compile, or load from disk, the shared functions of a dtype and make their names known to LLVM."""
+    """Compile, or load from disk, the shared functions of a dtype and make their names known to LLVM.
+
+    Raises RuntimeError: `NUMBA_DISABLE_JIT: expected 0, got 1: fastrnn's kernels only run compiled`.
+    """
+    if config.DISABLE_JIT:
+        raise RuntimeError(
+            f"NUMBA_DISABLE_JIT: expected 0, got {config.DISABLE_JIT}: fastrnn's kernels only run compiled"
+        )
     if not _layer.started:
         _layer.start()
     functions = []
     for describe in _symbols:
         name, signature, function = describe(dtype.name)
-        with _cache_directory() as cached:
-            compiled = numba.cfunc(signature, cache=cached, **_FLAGS)(function)
+        compiled = CFunc(function, sigutils.normalize_signature(signature), {}, _FLAGS)
+        compiled._cache = DiskCache(function)
+        start = time.perf_counter()
+        compiled.compile()
+        if not compiled.cache_hits:
+            _announce.shared = time.perf_counter() - start
         llvm.add_symbol(name, compiled.address)
         functions.append(compiled)
     _linked[dtype] = functions

@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastrnn.kernels import jit, simd
+from fastrnn.kernels.cache import STAMP
 from fastrnn.kernels.target import TARGET, lanes_of
 
 _INT = ir.IntType(64)
@@ -129,7 +130,7 @@ def _tile_float64(rows, vectors, K, a, a_row, a_k, p, panel, c0, c0_row, c, c_ro
 
 
 def _name(dtype):
-    return f"fastrnn_tile_{dtype}_{jit.STAMP}"
+    return f"fastrnn_tile_{dtype}_{STAMP}"
 
 
 @jit.symbol
