@@ -162,9 +162,11 @@ def full(*arguments):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 os.replace = full
 {ROWS}"""
-    assert compiled(run_python(program, NUMBA_CACHE_DIR=str(tmp_path)))
+    result = run_python(program, NUMBA_CACHE_DIR=str(tmp_path))
+    assert compiled(result)
     (folder,) = (tmp_path / "fastrnn").iterdir()
     assert not list(folder.iterdir())
+    assert result.stderr.count(f"fastrnn: {folder}: No space left on device; what is compiled is not kept\n") == 1
 
 
 def test_a_cache_that_can_only_be_read(kept, run_python):

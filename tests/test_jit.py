@@ -69,39 +69,157 @@ print(__import__("numba").threading_layer())
     assert layer in ("default", found)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+# forked(work): what work() gives in a forked child, which ends well
+FORK = """
+import warnings
+
+def forked(work):
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of threads; that is what is tested
+        child = os.fork()
+    if child == 0:
+        os.write(write, str(work()).encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(write)
+    with open(read) as pipe:
+        return pipe.read()
+
+def alone(work):
+    return in_threads(lambda item: work(), [0], 1)[0]
+"""
+
+has_fork = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+
+
+@has_fork
+@pytest.mark.parametrize("place", ["work()", "alone(work)", "forked(work)", "[work(), alone(work)][1]"])
 @pytest.mark.parametrize(
-    "work",
-    ["share(threads.get_num_threads()); answer = results(0)", "answer = gradient()"],
-    ids=["its own pass", "its parent's pullback"],
+    "work", ["share(threads.get_num_threads()); return results(0)", "share(2); return results(0)", "return gradient()"]
 )
-def test_a_forked_child(work, run_python):
+def test_a_forked_child(work, place, run_python):
     """After parallel kernels in the parent, its child computes the same bits, and so does the parent afterwards.
 
-    The child's work is a pass of its own, or the backward half of a pass that its parent began.
+    The child's work is a pass of its own, or the backward half of a pass that its parent began; it is done in the
+    child's first thread, in another one, or in a child of its own.
     """
     program = f"""
-import warnings
 share(2)
 x = np.random.default_rng(0).standard_normal((7, 13, 19)).astype("float32")
 (y, h_n), pullback = rnn.vjp(x)
 gradient = lambda: hashlib.sha256(pullback(y, h_n)[0].tobytes()).hexdigest()
 before = results(0), gradient()
 kept = threads.get_num_threads()
-read, write = os.pipe()
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Python 3.12 warns of threads; that is what is tested
-    child = os.fork()
-if child == 0:
+def work():
     {work}
-    os.write(write, answer.encode())
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-assert os.read(read, 100).decode() in before
+assert forked(lambda: {place}) in before
 assert threads.get_num_threads() == kept
 assert (results(0), gradient()) == before
 """
-    output(run_python(PASS + program, NUMBA_NUM_THREADS="2"))
+    output(run_python(PASS + FORK + program, NUMBA_NUM_THREADS="2"))
+
+
+@has_fork
+def test_a_forked_child_that_asks_for_threads(run_python):
+    """There are none, which it is told; its results are right all the same, in every thread."""
+    program = """
+def work():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fastrnn.set_num_threads(2)
+    assert fastrnn.get_num_threads() == 1
+    share(2)
+    assert results(0) == alone(lambda: results(0)) == expected
+    return *[f"{each.category.__name__}: {each.message}" for each in said], len(said)
+share(2)
+expected = results(0)
+print(forked(work))
+"""
+    found = output(run_python(PASS + FORK + program, NUMBA_NUM_THREADS="2"))
+    message = "count: expected 1 thread in a process forked after threads had started, got 2; it stays at 1"
+    assert found == str((f"RuntimeWarning: {message}", 1))
+
+
+@has_fork
+def test_threads_that_another_package_started(run_python):
+    """A child of a process whose pool runs, though not for our kernels, runs on one thread."""
+    program = """
+import numba
+@numba.njit(parallel=True)
+def add_one(x):
+    for i in numba.prange(len(x)):
+        x[i] += 1
+add_one(np.ones(100))
+def work():
+    share(2)
+    return results(0)
+found = forked(work)
+share(1)
+assert found == results(0)
+"""
+    output(run_python(PASS + FORK + program, NUMBA_NUM_THREADS="2"))
+
+
+@has_fork
+def test_a_child_forked_before_there_were_threads(run_python):
+    """It starts with one, and may take more."""
+    program = """
+def work():
+    before = threads.get_num_threads()
+    fastrnn.set_num_threads(2)
+    share(threads.get_num_threads())
+    return before, results(0), numba_threads()
+def numba_threads():
+    import numba
+    return numba.get_num_threads()
+found = forked(work)
+share(1)
+assert found == str((1, results(0), 2))
+"""
+    output(run_python(PASS + FORK + program, NUMBA_NUM_THREADS="2"))
+
+
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_the_workqueue_is_announced(layer, run_python):
+    program = "share(2)\nresults(0)\nresults(1)\nprint(__import__('numba').threading_layer())\n"
+    result = run_python(PASS + program, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
+    found = output(result)
+    assert layer in ("default", found)
+    line = (
+        "fastrnn: kernels run on Numba's workqueue, which ends the process if another package's parallel Numba code "
+        "runs at the same time; with OpenMP's library (libgomp1) or tbb installed it would not\n"
+    )
+    assert result.stderr.count(line) == (found == "workqueue")
+
+
+def test_numba_without_its_compiler(run_python):
+    program = """
+try:
+    results(0)
+except RuntimeError as error:
+    print(error)
+"""
+    found = output(run_python(PASS + program, NUMBA_DISABLE_JIT="1"))
+    assert found == "NUMBA_DISABLE_JIT: expected 0, got 1: fastrnn's kernels only run compiled"
+
+
+@pytest.mark.parametrize("moment", ["atexit.register(work)", "ending = type('Ending', (), {'__del__': work})()"])
+def test_kernels_at_exit(moment, run_python):
+    """A layer that has run before runs until the very end; the results need nothing that Python has unloaded."""
+    program = f"""
+import atexit
+expected = results(0)
+x = np.random.default_rng(0).standard_normal((7, 13, 19)).astype("float32")
+(y, h_n), pullback = rnn.vjp(x)
+dx = pullback(y, h_n)[0]
+def work(*_):
+    (again, h_again), pullback = rnn.vjp(x)
+    print(again.tobytes() == y.tobytes(), pullback(again, h_again)[0].tobytes() == dx.tobytes(), flush=True)
+{moment}
+"""
+    result = run_python(PASS + program)
+    assert (output(result), result.stderr) == ("True True", "")
 
 
 def test_results_do_not_change_from_call_to_call(run_python):

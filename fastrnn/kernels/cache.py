@@ -169,11 +169,19 @@ class DiskCache:
             path, key = place
             data = serialize.dumps(compiled._reduce())
             _write(path, hashlib.sha256(key + data).digest() + data)
+        except OSError as error:
+            if folder().kept.startswith("kept"):
+                _say_once(f"fastrnn: {path.parent}: {error.strerror}; what is compiled is not kept")
         except Exception:
             logging.getLogger("fastrnn").debug("could not save %s", self._name, exc_info=True)
 
     def flush(self) -> None:
         """Nothing: a file that is asked for again still holds."""
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _write(path: Path, content: bytes) -> None:
