@@ -1,5 +1,8 @@
 """Step by step: to the bit what the layer gives, from weights as they were packed."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -92,6 +95,69 @@ def test_inputs_of_any_layout(batch):
     results = [layer.stream(batch)(value) for value in (x.copy(), x, frozen)]
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
+
+
+@by_layer
+@pytest.mark.parametrize("batch", [None, 3])
+def test_branches(name, batch):
+    """A copy goes on from the same state on the same weights; neither sees what the other does."""
+    layer = built(name, num_layers=2)
+    leading = () if batch is None else (batch,)
+    x = np.random.default_rng(0).standard_normal((6, *leading, 5), dtype=np.float32)
+    y, _ = layer(x)
+    stream = layer.stream(batch)
+    for x_t in x[:3]:
+        stream(x_t)
+    layer.parameters.flat[:] *= np.float32(1.5)
+    branch = copy.copy(stream)
+    for x_t in x[::-1]:
+        branch(x_t)
+    np.testing.assert_array_equal(np.stack([stream(x_t) for x_t in x[3:]]), y[3:])
+    branch.refresh()
+    state = branch.state
+    expected, _ = layer(x[:1], state)
+    np.testing.assert_array_equal(branch(x[0]), expected[0])
+    stream.state = state
+    assert not np.array_equal(stream(x[0]), expected[0])
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deep", "pickle"]
+)
+@by_layer
+def test_deep_copies_and_pickles(name, copied):
+    """They bring their layer along, whose weights are what `refresh` reads, and run on the weights as they were."""
+    layer = built(name)
+    x = np.random.default_rng(0).standard_normal((5, 5), dtype=np.float32)
+    y, _ = layer(x)
+    stream = layer.stream()
+    stream(x[0])
+    layer.parameters.flat[:] *= np.float32(1.5)
+    own, other = copied((layer, stream))
+    layer.parameters.flat[:] = 0
+    np.testing.assert_array_equal(np.stack([other(x_t) for x_t in x[1:]]), y[1:])
+    other.refresh()
+    expected, _ = own(x[:1], other.state)
+    np.testing.assert_array_equal(other(x[0]), expected[0])
+    np.testing.assert_array_equal(stream(x[1]), y[1])
+    assert np.any(expected)
+
+
+def test_a_layer_with_other_weights_by_now():
+    layer = built("gru")
+    stream, x = layer.stream(), np.ones(5, np.float32)
+    before = stream(x)
+    layer.parameters = fastrnn.GRU(6, 19, seed=0).parameters
+    with pytest.raises(ValueError, match=r"^weight_ih_l0: expected shape \(57, 5\), got \(57, 6\)$"):
+        stream.refresh()
+    stream.state = None
+    np.testing.assert_array_equal(stream(x), before)
+
+
+def test_repr():
+    layer = built("lstm")
+    assert repr(layer.stream()) == f"{layer!r}.stream()"
+    assert repr(layer.stream(3)) == f"{layer!r}.stream(3)"
 
 
 def test_errors():

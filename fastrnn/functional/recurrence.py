@@ -239,12 +239,14 @@ def _states(flat, S, B, P, H):
 
 def stepper(
     cell: type, weights: Weights, B: int
-) -> tuple[Callable[..., None], tuple[Any, ...], tuple[np.ndarray, ...], Callable[[], None]]:
+) -> tuple[Callable[..., None], tuple[Any, ...], tuple[np.ndarray, ...], Callable[[Weights], None]]:
     """Single steps of a layer whose weights are packed once.
+
+    weights : what they are like; the values are those that are packed
 
     Returns step and its last arguments: step(x, y, *arguments) reads x (B*I,) and writes y (B*P,), both C-contiguous
     and of the weights' dtype, which it doesn't look at; the state, h (B, P) and others (B, H), that a step reads and
-    writes, 0 at first; and pack(), to be called first, and when the weights have changed.
+    writes, 0 at first; and pack(weights), to be called first, and when the weights have changed.
 
     Cost: 2*B*G*H*(I+P) flop a step, in this thread. Reference twin: fastrnn.reference.cells.cell_forward.
     """
@@ -258,7 +260,7 @@ def stepper(
     state[:] = 0
     none, arguments = np.empty(0, dtype), (arena, np.array([0, B, I, H, P]), tag)
 
-    def pack():
+    def pack(weights):
         if own.peephole is not None:
             own.peephole[:] = weights.peephole
         kernels.pack_layer(

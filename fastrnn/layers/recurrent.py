@@ -127,11 +127,12 @@ class Recurrent(Stack):
         """
         checks.one_direction("stream", self.bidirectional)
         batch = () if batch_size is None else (checks.integer("batch_size", batch_size, 1),)
+        return Stream(self, batch)
+
+    def _checked_state(self, value: State, batch: tuple[int, ...]) -> list[np.ndarray]:
+        """The arrays (L, *batch, width) of the state of a layer in one direction, zeros for None."""
         leading, letters = (self.num_layers, *batch), self._state_letters[len(batch)]
-        return Stream(
-            self._cell, self._own_weights(), batch,
-            lambda value: self.arrays_of("state", self.state_names, value, leading, letters),
-        )  # fmt: skip
+        return self.arrays_of("state", self.state_names, value, leading, letters)
 
 
 class RNN(Recurrent):

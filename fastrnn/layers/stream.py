@@ -1,13 +1,15 @@
 """Step by step with weights packed once: for control loops, audio and sampling, where a call must take microseconds."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import empty, ndarray
 
 from fastrnn import checks, functional
-from fastrnn.functional import Weights
+from fastrnn.parameters import Parameters
+
+if TYPE_CHECKING:
+    from fastrnn.layers.recurrent import Recurrent
 
 
 class Stream:
@@ -15,51 +17,75 @@ class Stream:
 
     `y = stream(x)` takes x (I,), or (B, I) in a stream of a batch, and returns y (P,) or (B, P), to the bit what the
     layer returns for the same steps in one call. `stream.state` is a copy of the state, shaped as the layer's, and can
-    be assigned. It runs on weights as they were when it was made; `stream.refresh()` reads them again.
+    be assigned. It runs on weights as they were when it was made; `stream.refresh()` reads the layer's again.
+
+    copy.copy(stream) is a branch: another stream of the same layer, that goes on from the same state on the same
+    weights. A deep copy and a pickle bring a layer of their own along, and run on other CPUs, too.
 
     Not for several threads at once. Cost: 2*B*G*H*(I+P) flop a layer and step, in the calling thread.
     """
 
-    def __init__(
-        self,
-        cell: type,
-        weights: Sequence[Weights],
-        batch: tuple[int, ...],
-        checked: Callable[[Any], Sequence[np.ndarray]],
-    ) -> None:
-        B = batch[0] if batch else 1
-        steppers = [functional.stepper(cell, own, B) for own in weights]
+    def __init__(self, layer: "Recurrent", batch: tuple[int, ...]) -> None:
+        self._layer, self._batch = layer, batch
+        self._build(_copied(layer.parameters))
+
+    def _build(self, weights):
+        """Everything that follows from the layer, the size of the batch and the weights (Parameters)."""
+        own, B = self._layer._weights(weights), self._batch[0] if self._batch else 1
+        steppers = [functional.stepper(self._layer._cell, each, B) for each in own]
         self._steps, self._arguments, self._states, self._packs = zip(*steppers, strict=True)
-        I, P, self._dtype = weights[0].W_ih.shape[1], weights[0].W_hh.shape[1], weights[0].W_hh.dtype
-        self._shape, self._output, self._checked = (*batch, I), (*batch, P), checked
+        I, P, self._dtype = own[0].W_ih.shape[1], own[0].W_hh.shape[1], own[0].W_hh.dtype
+        self._shape, self._output = (*self._batch, I), (*self._batch, P)
         self._between = [np.empty(B * P, self._dtype) for _ in self._steps[1:]]
-        self._single, self._step, self._own = len(steppers) == 1 and not batch, self._steps[0], self._arguments[0]
-        self.refresh()
+        self._single, self._step, self._own = len(own) == 1 and not self._batch, self._steps[0], self._arguments[0]
+        self._pack(weights)
+
+    def _pack(self, weights):
+        self._weights = weights
+        for pack, own in zip(self._packs, self._layer._weights(weights), strict=True):
+            pack(own)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What packed weights and compiled steps follow from."""
+        return {"layer": self._layer, "batch": self._batch, "weights": self._weights, "state": self.state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._layer, self._batch = state["layer"], state["batch"]
+        self._build(state["weights"])
+        self.state = state["state"]
+
+    def __repr__(self) -> str:
+        return f"{self._layer!r}.stream({self._batch[0] if self._batch else ''})"
 
     @property
     def state(self) -> Any:
         """h (L, P), in a stream of a batch (L, B, P); for LSTM (h, c)."""
-        batch = self._shape[:-1]
-        arrays = [np.stack(layers).reshape(len(layers), *batch, -1) for layers in zip(*self._states, strict=True)]
+        arrays = [np.stack(layers).reshape(len(layers), *self._batch, -1) for layers in zip(*self._states, strict=True)]
         return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
     @state.setter
     def state(self, value: Any) -> None:
-        for layers, new in zip(zip(*self._states, strict=True), self._checked(value), strict=True):
+        for layers, new in zip(
+            zip(*self._states, strict=True), self._layer._checked_state(value, self._batch), strict=True
+        ):
             for own, source in zip(layers, new, strict=True):
                 own[...] = source
 
     def refresh(self) -> None:
-        """Read the layer's weights again; the state stays."""
-        for pack in self._packs:
-            pack()
+        """Read the layer's weights again; the state stays.
+
+        Raises ValueError: `weight_ih_l0: expected shape (512, 64), got (512, 65)`, where the layer has others by now.
+        """
+        weights = self._weights.empty_like()
+        weights.update(self._layer.parameters)
+        self._pack(weights)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The output after the next step.
 
         Raises ValueError: `x: expected shape (64,), got (65,)`; TypeError: `x: expected dtype float32, got float64`.
         """
-        if type(x) is not ndarray or x.shape != self._shape or x.dtype is not self._dtype or not x.flags.c_contiguous:
+        if type(x) is not ndarray or x.shape != self._shape or x.dtype is not self._dtype or not x.flags.carray:
             x = checks.array("x", x, self._dtype, *self._shape)
         y = empty(self._output, self._dtype)
         if self._single:  # 0.4 us less
@@ -70,3 +96,10 @@ class Stream:
             step(rows, target, *arguments)
             rows = target
         return y
+
+
+def _copied(parameters: Parameters) -> Parameters:
+    """The same values, which nobody else writes."""
+    new = parameters.empty_like()
+    new.flat[:] = parameters.flat
+    return new
