@@ -341,3 +341,11 @@ def no_stack(name: str, wanted: str, n: int, kernel: np.ndarray, H: int) -> None
     if kernel.shape[:1] == (H,):
         got = f"{n} arrays with I = H = {H}"
         raise ValueError(f"{name}: expected {wanted}, or a list for each cell of a stack, got {got}")
+
+
+def some(name: str, expected: str, found: Sequence[object], others: Mapping[str, int]) -> None:
+    """At least one of what is looked for, or what there is instead, the most frequent first."""
+    if not found:
+        shown = sorted(others, key=others.get, reverse=True)
+        got = ", ".join([f"{others[each]} {each}" for each in shown[:6]] + ["..."] * (len(shown) > 6))
+        raise ValueError(f"{name}: expected {expected}, got {got or 'none'}")
