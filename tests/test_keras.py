@@ -6,6 +6,7 @@ from numerics import assert_close, relative_error
 from oracles import arrays_of, normal
 
 from fastrnn import GRU, LSTM, RNN, Linear
+from fastrnn.exchange import layer_of, parts_of
 from fastrnn.keras import from_keras, to_keras
 
 # kind: how Keras names it and its settings, the number of gates, the class and options here
@@ -474,6 +475,13 @@ def test_layers_that_do_not_fit_on_each_other():
         from_keras(one, two, bidirectional=True)
     with pytest.raises(ValueError, match="number of layers: expected an integer >= 1, got 0"):
         from_keras()
+
+
+def test_parts_that_do_not_belong_together():
+    """A layer of two directions upon one of one is not cut to fit."""
+    (one,), (two,) = parts_of(LSTM(7, 7)), parts_of(LSTM(7, 7, bidirectional=True))
+    with pytest.raises(ValueError, match="zip"):
+        layer_of("LSTM", [one, two])
 
 
 def test_layers_that_keras_does_not_have():

@@ -317,8 +317,19 @@ def test_weights_that_are_not_constant():
     model = model_of("gru", "forward")
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     model.graph.initializer.remove(tensors["B"])
+    model.graph.input.append(value("B", 1, 42))
     with pytest.raises(ValueError, match="node 'the node': B: expected a constant, got an input of the model"):
         travel.load(model)
+    del model.graph.input[1]
+    sparse = onnx.helper.make_sparse_tensor(tensors["B"], onnx.numpy_helper.from_array(np.arange(42), "at"), [1, 42])
+    model.graph.sparse_initializer.append(sparse)
+    with pytest.raises(ValueError, match="node 'the node': B: expected a constant, got a sparse tensor"):
+        travel.load(model)
+    del model.graph.sparse_initializer[:]
+    model.graph.node[0].input[3] = "nowhere"
+    with pytest.raises(ValueError, match="node 'the node': B: expected a constant, got no value of the model"):
+        travel.load(model)
+    model.graph.node[0].input[3] = "B"
     for operator, given in (("Neg", ["X"]), ("RandomNormal", []), ("Unknown", ["W"]), ("MatMul", ["W", "W"])):
         node = onnx.helper.make_node(operator, given, ["B"], **{"shape": [1, 42]} if operator == "RandomNormal" else {})
         model.graph.node.insert(0, node)
@@ -517,6 +528,21 @@ def test_weights_computed_of_constants(how):
     assert_close(as_onnx(node.layer, *node(x)), session(model)({"X": x}), TOLERANCE)
 
 
+@pytest.mark.parametrize("opset", [13, 21])
+def test_weights_of_integers(opset):
+    """Quantised and scaled back by the model itself."""
+    model = with_nodes(model_of("gru", "forward"), make("DequantizeLinear", ["a", "scale", "zero"], ["W"]))
+    model.opset_import[0].version, model.ir_version = opset, 10
+    W = next(tensor for tensor in model.graph.initializer if tensor.name == "W")
+    quantised = np.random.default_rng(0).integers(-128, 128, (1, 21, 5)).astype(np.int8)
+    W.CopyFrom(onnx.numpy_helper.from_array(quantised, "a"))
+    for name, number in (("scale", np.float32(0.01)), ("zero", np.int8(7))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(number), name))
+    (node,) = travel.load(model)
+    x = normal(6, 4, 5, seed=30, dtype="float32")
+    assert_close(as_onnx(node.layer, *node(x)), session(model)({"X": x}), TOLERANCE)
+
+
 @pytest.mark.parametrize("opset", [7, 11])
 def test_attributes_that_became_inputs(opset):
     """Axes, starts and sizes were attributes in old operator sets."""
@@ -544,9 +570,10 @@ def test_small_models_that_grow_large():
         ([make("Expand", ["a0", "n"], ["big"])], "Expand", 4 << 40),
         ([make("Tile", ["a0", "n"], ["big"])], "Tile", 4 << 40),
         (doubling, "Concat", None),
+        ([make("ConstantOfShape", ["m"], ["b"]), make("Neg", ["b"], ["c"])], "Neg", 10 << 22),
     ):
         model = model_of("gru", "forward", names={"W": nodes[-1].output[0]})
-        constants = {"n": ints(1 << 20, 1 << 20), "a0": np.ones((1, 1), "f")}
+        constants = {"n": ints(1 << 20, 1 << 20), "m": ints(10, 1 << 20), "a0": np.ones((1, 1), "f")}
         model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in constants.items())
         message = f"W: expected a constant, got what {operator} computes{f', {size} bytes' if size else ''}"
         with pytest.raises(ValueError, match=f"^node 'the node': {message}$"):
@@ -680,6 +707,7 @@ def test_models_without_such_nodes(tmp_path):
         ([], "none"),
         ([make("Add", ["X", "X"], ["Y"])], "1 Add"),
         ([make("Neg", ["X"], ["Y"]), *[make("Add", ["X", "X"], ["Y"])] * 2], "2 Add, 1 Neg"),
+        ([make("MatMulNBits", ["X"], ["Y"], domain="com.microsoft")], r"1 com\.microsoft\.MatMulNBits"),
         ([make(each, ["X"], ["Y"]) for each in "ABCDEFG"], "1 A, 1 B, 1 C, 1 D, 1 E, 1 F, ..."),
     ):
         del model.graph.node[:]

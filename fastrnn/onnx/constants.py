@@ -32,8 +32,9 @@ class Constants:
         self._tensors |= {
             node.output[0]: each.t for node in graph.node for each in node.attribute if _is_tensor(node, each)
         }
-        self._inputs = {each.name for each in graph.input}
-        self._inputs |= {each.values.name for each in graph.sparse_initializer}
+        origin = "an input of the graph" if outer else "an input of the model"
+        self._given = {each.name: origin for each in graph.input}
+        self._given |= {each.values.name: "a sparse tensor" for each in graph.sparse_initializer}
         self._producers = {name: node for node in graph.node for name in node.output if name}
         self._constant = {*self._tensors}
         for node in graph.node:
@@ -54,8 +55,7 @@ class Constants:
         return self._values[name]
 
     def _is_constant(self, name):
-        own = name in self._inputs or name in self._producers
-        return name in self._constant or (not own and self._outer is not None and self._outer._is_constant(name))
+        return name in self._constant or (self._outer is not None and self._outer._is_constant(name))
 
     def _leading_to(self, name):
         """The nodes that compute a constant, in the order of the graph."""
@@ -72,16 +72,14 @@ class Constants:
             return self._read(self._tensors[name])
         if name in self._producers:
             return None, f"what {self._producers[name].op_type} computes"
-        if name in self._inputs or self._outer is None:
-            return None, "an input of the model" if self._outer is None else "an input of the graph"
+        if name in self._given or self._outer is None:
+            return None, self._given.get(name, "no value of the model")
         return self._outer.find(name)
 
     def _read(self, tensor):
         try:
             value = numpy_helper.to_array(tensor)
-        except (
-            Exception
-        ) as error:  # of NumPy, protobuf or files, as its data are too few, of no known type or elsewhere
+        except Exception as error:  # of NumPy, onnx or files: data may be too few, of no type, or elsewhere
             return None, f"what can't be read: {one_line(error)}"
         self._root._left += _GROWTH * value.nbytes
         return value, ""
@@ -111,6 +109,11 @@ def bodies(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
             yield each.name, graph
 
 
+def operator(node: onnx.NodeProto) -> str:
+    """The operator's name, behind its domain if that is not ONNX's own; what is no text in a file comes as bytes."""
+    return f"{node.op_type}" if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
+
+
 def one_line(error: Exception) -> str:
     """What an error of other libraries says."""
     return " ".join(str(error).split())
@@ -124,7 +127,7 @@ def _is_tensor(node, attribute):
 
 def _repeatable(node):
     """An operator of ONNX itself that gives the same whenever it runs, and runs once."""
-    random = node.op_type in RANDOM or node.op_type.startswith("Random")
+    random = node.op_type in RANDOM or operator(node).startswith("Random")
     return node.domain in STANDARD and not random and not any(bodies(node))
 
 
@@ -152,4 +155,6 @@ def _evaluated(node, names, feeds, opset):
     """The outputs of these names."""
     inputs, outputs = ([onnx.ValueInfoProto(name=each) for each in group] for group in (feeds, names))
     graph = helper.make_graph([node], "constants", inputs, outputs)
+    if node.op_type == "DequantizeLinear":
+        opset = max(opset, 19)  # the first that the evaluator has; it computes the same
     return ReferenceEvaluator(graph, opsets=dict.fromkeys(STANDARD, opset)).run(None, feeds)

@@ -12,7 +12,7 @@ from onnx import helper, inliner
 from fastrnn import checks
 from fastrnn.exchange import layer_of, reordered
 from fastrnn.layers import GRU, LSTM, RNN
-from fastrnn.onnx.constants import STANDARD, Constants, bodies, one_line
+from fastrnn.onnx.constants import STANDARD, Constants, bodies, one_line, operator
 from fastrnn.onnx.operators import ACTIVATIONS, GATES, PEEPHOLES, saturation
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
@@ -87,8 +87,8 @@ def load(model: str | PathLike[str] | onnx.ModelProto, node: str | None = None) 
     whole = _whole(label, model)
     opset = max((each.version for each in whole.opset_import if each.domain in STANDARD), default=1)
     everything = [*_walk(whole.graph, Constants(whole.graph, opset))]
-    found = [each for each in everything if any(kind in each[1].op_type for kind in GATES)]
-    checks.some(label, "nodes RNN, GRU or LSTM", found, Counter(each.op_type for _, each, _ in everything))
+    found = [each for each in everything if any(kind in f"{each[1].op_type}" for kind in GATES)]
+    checks.some(label, "nodes RNN, GRU or LSTM", found, Counter(operator(each) for _, each, _ in everything))
     if node is not None:
         checks.choice("node", node, [name for name, *_ in found])
     return [_read(*each) for each in found if node in (None, each[0])]
@@ -109,15 +109,15 @@ def _whole(label, model):
 def _walk(graph, constants, prefix="") -> Iterator[tuple[str, onnx.NodeProto, Constants]]:
     """All nodes, those in bodies behind what they are in, with their names and the constants in their reach."""
     for node in graph.node:
-        name = prefix + next(filter(None, (node.name, *node.output)), node.op_type)
+        name = f"{prefix}{next(filter(None, (node.name, *node.output)), node.op_type)}"
         yield name, node, constants
         for attribute, body in bodies(node):
             yield from _walk(body, constants.within(body), f"{name}/{attribute}/")
 
 
 def _read(name, node, constants):
-    label, domain = f"node {name!r}", "" if node.domain in STANDARD else f"{node.domain}."
-    kind = checks.choice(f"{label}: operator", domain + node.op_type, tuple(GATES))
+    label = f"node {name!r}"
+    kind = checks.choice(f"{label}: operator", operator(node), tuple(GATES))
     attributes = [each for each in node.attribute if each.name in ATTRIBUTES]
     settings = {each.name: _text(helper.get_attribute_value(each)) for each in attributes}
     direction = settings.get("direction", "forward")
