@@ -74,11 +74,11 @@ def from_keras(
     Results don't depend on unroll, use_cudnn, implementation, seeds and initialisers (unit_forget_bias is one), which
     are passed over. Of what acts in training or between calls, a UserWarning tells:
     `layers[0]: not taken over: stateful=True, dropout=0.2, kernel_regularizer=L2`. Lists say nothing of activations:
-    tanh and sigmoid are taken for granted, with a UserWarning for Keras 1:
-    `layers[0]: not taken over: inner_activation, in Keras 1 hard_sigmoid if not set`.
+    they are taken for tanh and sigmoid, though before Keras 2.3 hard_sigmoid was what had not been set. Of Keras 1 a
+    UserWarning says so: `layers[0]: not taken over: inner_activation, in Keras 1 hard_sigmoid if not set`.
 
     Raises ValueError: `layers[0]: expected 2, 3, 4, 6, 9, 12, 18, 24 arrays, got 5`,
-    `layers[0]: expected a built layer, got LSTM without weights`,
+    `layers[0]: expected a built layer, got LSTMCell without weights`,
     `layers[0]: recurrent_kernel: expected shape (H, G*H) with G one of 1, 3, 4, got (10, 41)`,
     `layers[0]: bias: expected shape (40,), got (41,)`, `layers[0]: activation: expected 'tanh', got 'relu'`, and so on
     for what fastrnn's layers don't do: go_backwards, a merge_mode that is not concat, Bidirectional around a stack;
@@ -111,7 +111,7 @@ def to_keras(layer: RNN | GRU | LSTM) -> list[list[np.ndarray]]:
     """For each layer of a stack, what `set_weights` of Keras' layer takes, for Bidirectional of both directions.
 
     Keras' layers are SimpleRNN with the activation of `nonlinearity`, GRU with the same reset_after, or LSTM;
-    use_bias is `bias`.
+    use_bias is `bias`. RNN around a stack of cells takes all of these lists in one.
 
     Raises TypeError: `layer: expected RNN, GRU, LSTM, got Linear`; ValueError for what Keras doesn't have:
     `proj_size: expected 0, got 3`, `peepholes: expected False, got True`.
@@ -148,9 +148,11 @@ class _Layer(NamedTuple):
 def _read(name, layer, nonlinearity, reset_after, bidirectional) -> list[_Layer]:
     """The layers that one argument gives."""
     if isinstance(layer, Mapping):
-        names = ("kernel", "recurrent_kernel", *["bias"] * ("bias" in layer))
-        checks.same_names(name, layer, dict.fromkeys(names))
-        return [_layer(name, [[layer[each] for each in names]], nonlinearity, reset_after, [])]
+        given = {each: array for each, array in layer.items() if array is not None}
+        names = ("kernel", "recurrent_kernel", *["bias"] * ("bias" in given))
+        checks.same_names(name, given, dict.fromkeys(names))
+        arrays = [checks.numbers(f"{name}: {each}", given[each]) for each in names]
+        return [_layer(name, [arrays], nonlinearity, reset_after, [])]
     if isinstance(layer, (list, tuple)):
         directions, left = _directions(name, layer, bidirectional)
         return [_layer(name, directions, nonlinearity, reset_after, left)]

@@ -196,7 +196,12 @@ def test_arrays_by_name():
         for name, value in from_keras(given).state_dict().items():
             np.testing.assert_array_equal(value, expected[name])
     with pytest.raises(ValueError, match=r"layers\[0\]: expected kernel, recurrent_kernel; missing recurrent_kernel"):
-        from_keras({"kernel": weights[0]})
+        from_keras({"kernel": weights[0], "recurrent_kernel": None})
+    with pytest.raises(TypeError, match=r"layers\[0\]: bias: expected an array of real numbers, got list"):
+        from_keras(named | {"bias": [[1], [2, 3]]})
+    (weights,) = weights_of("gru", 5, 7, use_bias=False)
+    layer = from_keras({"kernel": weights[0], "recurrent_kernel": weights[1], "bias": None})
+    assert (layer.bias, layer.reset_after) == (False, True)
 
 
 def test_a_layer_around_a_cell():

@@ -758,7 +758,7 @@ def test_data_outside_of_the_file(tmp_path):
         travel.load(without)
     data = (tmp_path / "gru.bin").read_bytes()
     (tmp_path / "gru.bin").write_bytes(data[:100])
-    with pytest.raises(ValueError, match=r"gru\.onnx: not read: .*data.*$"):
+    with pytest.raises(ValueError, match=r"^(.*gru\.onnx: not read|node 'GRU_Y_l0': W: .*can't be read): .+$"):
         travel.load(tmp_path / "gru.onnx")
     (tmp_path / "gru.bin").unlink()
     with pytest.raises(ValueError, match=r"gru\.onnx: not read: .*gru\.bin.*$") as found:
