@@ -242,6 +242,9 @@ def test_constants_of_nodes():
     graph.node.insert(0, make("Constant", [], ["R"], value=R))
     graph.node.insert(0, make("Identity", ["W"], ["W_alias"]))
     assert_same(travel.load(model)[0].layer.parameters, expected)
+    for each in graph.node:
+        each.domain = "ai.onnx"  # the other name of ONNX's own
+    assert_same(travel.load(model)[0].layer.parameters, expected)
 
 
 def test_nodes_by_name():
