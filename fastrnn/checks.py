@@ -266,7 +266,13 @@ def kind(name: str, value: object, kinds: Mapping[str, type]) -> str:
     for found, wanted in kinds.items():
         if isinstance(value, wanted):
             return found
-    raise TypeError(f"{name}: expected {', '.join(kinds)}, got {type(value).__name__}")
+    raise TypeError(f"{name}: expected {', '.join(kinds)}, got {_class(value, kinds)}")
+
+
+def _class(value, names):
+    """The name of an object's class, with its module where the name alone could be an expected one."""
+    own = type(value)
+    return f"{own.__module__}.{own.__qualname__}" if own.__name__ in names else own.__name__
 
 
 def gates(name: str, value: object, counts: Sequence[int]) -> tuple[int, int]:
@@ -289,3 +295,57 @@ def constant(name: str, value: object, origin: str) -> None:
     """Weights that a model holds, and doesn't compute."""
     if value is None:
         raise ValueError(f"{name}: expected a constant, got {origin}")
+
+
+def numbers(name: str, value: object) -> np.ndarray:
+    """`value` as an array of real numbers, of any shape."""
+    try:
+        found = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # ragged lists; tensors that don't become arrays
+        found = np.empty(0, object)
+    if found.dtype.kind not in "fiub":
+        got = f"dtype {found.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{name}: expected an array of real numbers, got {got}")
+    return found
+
+
+def of_keras(name: str, value: object, classes: Sequence[str]) -> str:
+    """The name of the first class of an object that is one of a few of Keras, which computes as that class does."""
+    for found in type(value).__mro__:
+        if found.__name__ in classes and hasattr(value, "get_weights") and type(value).call is found.call:
+            return found.__name__
+    expected = "SimpleRNN, GRU, LSTM, RNN, Bidirectional or a cell of Keras, or its arrays"
+    raise TypeError(f"{name}: expected {expected}, got {_class(value, classes)}")
+
+
+def built(name: str, layer: Any) -> Sequence[np.ndarray]:
+    """The weights of a layer of Keras."""
+    found = layer.get_weights()
+    if not found:
+        raise ValueError(f"{name}: expected a built layer, got {type(layer).__name__} without weights")
+    return found
+
+
+def repeated(name: str, shapes: Sequence[tuple[int, ...]], period: int) -> None:
+    """Shapes of arrays that come again, as those of two directions, or of one gate after another."""
+    for i in range(period, len(shapes), period):
+        if shapes[i : i + period] != shapes[:period]:
+            wanted, got = (", ".join(map(str, found)) for found in (shapes[:period], shapes[i : i + period]))
+            raise ValueError(
+                f"{name}[{i}:]: expected shapes {wanted} again, or a list for each cell of a stack, got {got}"
+            )
+
+
+def no_stack(name: str, wanted: str, n: int, kernel: np.ndarray, H: int) -> None:
+    """n arrays that can't be those of a stack of cells, whose kernels have H rows above the first cell."""
+    if kernel.shape[:1] == (H,):
+        got = f"{n} arrays with I = H = {H}"
+        raise ValueError(f"{name}: expected {wanted}, or a list for each cell of a stack, got {got}")
+
+
+def some(name: str, expected: str, found: Sequence[object], others: Mapping[str, int]) -> None:
+    """At least one of what is looked for, or what there is instead, the most frequent first."""
+    if not found:
+        shown = sorted(others, key=others.get, reverse=True)
+        got = ", ".join([f"{others[each]} {each}" for each in shown[:6]] + ["..."] * (len(shown) > 6))
+        raise ValueError(f"{name}: expected {expected}, got {got or 'none'}")

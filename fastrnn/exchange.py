@@ -43,7 +43,7 @@ def layer_of(kind: str, parts: Sequence[Sequence[Part]], **options: Any) -> RNN 
     layer = KINDS[kind](*sizes, bias="bias_ih" in first, bidirectional=bidirectional, **options)
     state = {}
     for directions, suffixes in zip(parts, _suffixes(len(parts), bidirectional), strict=True):
-        for part, suffix in zip(directions, suffixes, strict=False):
+        for part, suffix in zip(directions, suffixes, strict=True):
             state |= {name + suffix: value for name, value in part.items()}
     layer.load_state_dict(state)
     return layer

@@ -6,10 +6,15 @@ model.get_layer("lstm").set_weights(*fastrnn.keras.to_keras(lstm))
 Keras has kernel (I, G*H), recurrent_kernel (H, G*H) and bias (G*H,), the gates of a GRU as z, r, h and those of an LSTM
 as i, f, c, o. A GRU with reset_after has bias (2, 3*H), of the inputs and of the hidden state. All others have one
 bias, which becomes b_ih beside a b_hh of 0; on the way back it is b_ih + b_hh.
+
+Older lists are told by their shapes. CuDNNGRU and CuDNNLSTM of Keras 2 have bias (2*G*H,), and kernels in which each
+gate's memory is that of its transpose. Keras 1 has kernel (I, H), recurrent kernel (H, H) and bias (H,) gate by gate,
+z, r, h or i, c, f, o.
 """
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,11 +26,30 @@ from fastrnn.layers import GRU, LSTM, RNN
 GATES: dict[int, tuple[str, tuple[int, ...]]] = {1: ("RNN", (0,)), 3: ("GRU", (1, 0, 2)), 4: ("LSTM", (0, 1, 2, 3))}
 ORDERS = dict(GATES.values())
 
+COUNTS = (2, 3, 4, 6)  # of arrays, in one direction and in two
+KERAS_1 = {9: (0, 1, 2), 12: (0, 2, 1, 3)}  # by the number of one direction's arrays, where each of today's gates lies
+COUNTS_1 = tuple(D * n for D in (1, 2) for n in KERAS_1)
+
+CELLS = ("SimpleRNNCell", "GRUCell", "LSTMCell", "CuDNNGRU", "CuDNNLSTM")  # the last two are layers without a cell
+AROUND_CELLS = ("SimpleRNN", "GRU", "LSTM", "RNN")
+CLASSES = ("Bidirectional", "StackedRNNCells", *CELLS, *AROUND_CELLS)
+
+# Settings that act in training or between calls, and what they are where they do nothing.
+IDLE: dict[str, Any] = {
+    "trainable": True,
+    "stateful": False,
+    "dropout": 0,
+    "recurrent_dropout": 0,
+    **{f"{name}_regularizer": None for name in ("kernel", "recurrent", "bias", "activity")},
+    **{f"{name}_constraint": None for name in ("kernel", "recurrent", "bias")},
+}
+
 
 def from_keras(
     *layers: Any,
     nonlinearity: str = "tanh",
     reset_after: bool = True,
+    bidirectional: bool = False,
     batch_first: bool = True,
     dtype: Any = "float32",
 ) -> RNN | GRU | LSTM:
@@ -33,39 +57,61 @@ def from_keras(
 
     Parameters
     ----------
-    layers : from the first to the last, each a built layer (also RNN around a cell), or the list that its
-        `get_weights()` gives: kernel (I, G*H), recurrent_kernel (H, G*H), with use_bias bias, and for Bidirectional
-        those of the backward layer behind; or, of one direction, a mapping with these names
+    layers : from the first to the last, each a built layer (also a cell, RNN around one, and RNN around a stack of
+        them, which is as many layers), or the list that its `get_weights()` gives: kernel (I, G*H), recurrent_kernel
+        (H, G*H), with use_bias bias, and for Bidirectional those of the backward layer behind; or, of one direction, a
+        mapping with these names. The arrays of a stack of cells are given as a list for each cell
     nonlinearity : "tanh" or "relu", of SimpleRNN; a built layer knows its own
     reset_after : of a GRU without bias; a bias and a built layer know their own
+    bidirectional : lists of 4 or 6 arrays are of two directions; to be said where I = H, as two cells have the same
     batch_first : x and y are (B, T, ...), as Keras has them
-    dtype : "float32" or "float64"
+    dtype : "float32" or "float64", whatever Keras computes in
 
     Returns RNN, GRU or LSTM, as the recurrent kernel has 1, 3 or 4 gates. Its y is Keras' with return_sequences; of
     its state (L*D, B, H), [k*D] is what layer k's forward direction returns with return_state, [k*D + 1] the backward.
+    With `lengths`, which stand for masks at the end, y is 0 beyond them, as with zero_output_for_mask.
 
-    Raises ValueError: `layers[0]: expected 2, 3, 4, 6 arrays, got 5`,
+    Results don't depend on unroll, use_cudnn, implementation, seeds and initialisers (unit_forget_bias is one), which
+    are passed over. Of what acts in training or between calls, a UserWarning tells:
+    `layers[0]: not taken over: stateful=True, dropout=0.2, kernel_regularizer=L2`. Lists say nothing of activations:
+    they are taken for tanh and sigmoid, though before Keras 2.3 hard_sigmoid was what had not been set. Of Keras 1 a
+    UserWarning says so: `layers[0]: not taken over: inner_activation, in Keras 1 hard_sigmoid if not set`.
+
+    Raises ValueError: `layers[0]: expected 2, 3, 4, 6, 9, 12, 18, 24 arrays, got 5`,
+    `layers[0]: expected a built layer, got LSTMCell without weights`,
     `layers[0]: recurrent_kernel: expected shape (H, G*H) with G one of 1, 3, 4, got (10, 41)`,
     `layers[0]: bias: expected shape (40,), got (41,)`, `layers[0]: activation: expected 'tanh', got 'relu'`, and so on
-    for what fastrnn's layers don't do: go_backwards, and a merge_mode that is not concat;
+    for what fastrnn's layers don't do: go_backwards, a merge_mode that is not concat, Bidirectional around a stack;
+    `layers[0][3:]: expected shapes (5, 28), (7, 28), (28,) again, or a list for each cell of a stack, got ...`, where
+    I = H `layers[0]: expected bidirectional=True, or a list for each cell of a stack, got 6 arrays with I = H = 7`;
     `layers[1]: expected ('LSTM', {}), got ('GRU', {'reset_after': True})` and
     `weight_ih_l1: expected shape (40, 20), got (40, 10)` for layers that don't fit on each other.
+    Raises TypeError:
+    `layers[0]: expected SimpleRNN, GRU, LSTM, RNN, Bidirectional or a cell of Keras, or its arrays, got Dense`.
     Source: the equations of keras.layers.SimpleRNN, GRU and LSTM.
     """
     checks.integer("number of layers", len(layers), 1)
-    named = {f"layers[{k}]": layer for k, layer in enumerate(layers)}
-    found = [_read(name, layer, nonlinearity, reset_after) for name, layer in named.items()]
-    kind, options, _ = found[0]
-    for name, (*own, _) in zip(named, found, strict=True):
-        checks.only(name, tuple(own), (kind, options))
-    return layer_of(kind, [parts for _, _, parts in found], batch_first=batch_first, dtype=dtype, **options)
+    found, messages = [], []
+    for k, layer in enumerate(layers):
+        own = _read(f"layers[{k}]", layer, nonlinearity, reset_after, bidirectional)
+        found += own
+        for each in own:
+            checks.only(f"layers[{k}]", (each.kind, each.options), (found[0].kind, found[0].options))
+            checks.only(f"layers[{k}]: number of directions", len(each.parts), len(found[0].parts))
+        if left := dict.fromkeys(setting for each in own for setting in each.left):
+            messages.append(f"layers[{k}]: not taken over: {', '.join(left)}")
+    parts = [each.parts for each in found]
+    made = layer_of(found[0].kind, parts, batch_first=batch_first, dtype=dtype, **found[0].options)
+    for message in messages:
+        warnings.warn(message, stacklevel=2)
+    return made
 
 
 def to_keras(layer: RNN | GRU | LSTM) -> list[list[np.ndarray]]:
     """For each layer of a stack, what `set_weights` of Keras' layer takes, for Bidirectional of both directions.
 
     Keras' layers are SimpleRNN with the activation of `nonlinearity`, GRU with the same reset_after, or LSTM;
-    use_bias is `bias`.
+    use_bias is `bias`. RNN around a stack of cells takes all of these lists in one.
 
     Raises TypeError: `layer: expected RNN, GRU, LSTM, got Linear`; ValueError for what Keras doesn't have:
     `proj_size: expected 0, got 3`, `peepholes: expected False, got True`.
@@ -90,54 +136,118 @@ def _arrays(part, order, two_biases):
     return arrays
 
 
-def _read(name, layer, nonlinearity, reset_after) -> tuple[str, dict[str, Any], list[Part]]:
-    """The kind of a layer, options of the constructor, and its parts."""
-    arrays = layer.get_weights() if hasattr(layer, "get_weights") else layer
-    if isinstance(arrays, Mapping):
-        names = ("kernel", "recurrent_kernel", *["bias"] * ("bias" in arrays))
-        checks.same_names(name, arrays, dict.fromkeys(names))
-        arrays = [arrays[each] for each in names]
-    n = checks.as_many(name, arrays, (2, 3, 4, 6))
-    size = n if n < 4 else n // 2
-    parts = [_part(name, *arrays[i : i + size]) for i in range(0, n, size)]
-    kind, _ = GATES[checks.gates(name, arrays[1], tuple(GATES))[0]]
-    if hasattr(layer, "get_config"):
-        nonlinearity, reset_after = _settings(name, layer.get_config(), nonlinearity, reset_after)
-    if size == 3:
-        reset_after = np.ndim(arrays[2]) == 2
-    options = {"RNN": {"nonlinearity": nonlinearity}, "GRU": {"reset_after": reset_after}, "LSTM": {}}
-    return kind, options[kind], parts
+class _Layer(NamedTuple):
+    """One layer of a stack."""
+
+    kind: str
+    options: dict[str, Any]  # of the constructor
+    parts: list[Part]
+    left: list[str]  # settings that are not taken over
 
 
-def _part(name, kernel, recurrent_kernel, bias=None):
+def _read(name, layer, nonlinearity, reset_after, bidirectional) -> list[_Layer]:
+    """The layers that one argument gives."""
+    if isinstance(layer, Mapping):
+        given = {each: array for each, array in layer.items() if array is not None}
+        names = ("kernel", "recurrent_kernel", *["bias"] * ("bias" in given))
+        checks.same_names(name, given, dict.fromkeys(names))
+        arrays = [checks.numbers(f"{name}: {each}", given[each]) for each in names]
+        return [_layer(name, [arrays], nonlinearity, reset_after, [])]
+    if isinstance(layer, (list, tuple)):
+        directions, left = _directions(name, layer, bidirectional)
+        return [_layer(name, directions, nonlinearity, reset_after, left)]
+    return _built(name, layer, go_backwards=False)
+
+
+def _built(name, layer, go_backwards) -> list[_Layer]:
+    """The layers that a layer or a cell of Keras is."""
+    kind, config = checks.of_keras(name, layer, CLASSES), layer.get_config()
+    if kind == "StackedRNNCells":
+        return [each for i, cell in enumerate(layer.cells) for each in _built(f"{name}: cells[{i}]", cell, False)]
+    left = [f"{key}={_shown(config[key])}" for key, idle in IDLE.items() if config.get(key, idle) != idle]
+    if kind == "Bidirectional":
+        checks.only(f"{name}: merge_mode", config["merge_mode"], "concat")
+        forward = _one(f"{name}: forward_layer", layer.forward_layer, False)
+        backward = _one(f"{name}: backward_layer", layer.backward_layer, True)
+        wanted = forward.kind, forward.options
+        checks.only(f"{name}: backward_layer", (backward.kind, backward.options), wanted)
+        return [_Layer(*wanted, forward.parts + backward.parts, left + forward.left + backward.left)]
+    checks.only(f"{name}: go_backwards", config.get("go_backwards", go_backwards), go_backwards)
+    if kind in AROUND_CELLS:
+        return [each._replace(left=left + each.left) for each in _built(name, layer.cell, go_backwards)]
+    arrays = checks.built(name, layer)
+    checks.as_many(name, arrays, (2, 3))
+    return [_layer(name, [arrays], *_settings(name, config), left)]
+
+
+def _one(name, layer, go_backwards) -> _Layer:
+    """A direction, which meets the other one above each layer here, and in Keras above all cells."""
+    found = _built(name, layer, go_backwards)
+    checks.only(f"{name}: number of cells", len(found), 1)
+    return found[0]
+
+
+def _settings(name, config) -> tuple[str, bool]:
+    """nonlinearity and reset_after of a cell, all else of which is as fastrnn has it; CuDNN's layers have neither."""
+    activation = config.get("activation", "tanh")
+    if "recurrent_activation" in config:
+        checks.only(f"{name}: activation", activation, "tanh")
+        checks.only(f"{name}: recurrent_activation", config["recurrent_activation"], "sigmoid")
+    else:
+        checks.choice(f"{name}: activation", activation, ("tanh", "relu"))
+    return activation, config.get("reset_after", True)
+
+
+def _shown(setting):
+    """Keras describes objects by mappings."""
+    return setting["class_name"] if isinstance(setting, Mapping) else setting
+
+
+def _directions(name, arrays, bidirectional):
+    """Of a list, the arrays of each direction, and the settings that it leaves open."""
+    n = checks.as_many(name, arrays, COUNTS + COUNTS_1)
+    arrays = [checks.numbers(f"{name}[{i}]", each) for i, each in enumerate(arrays)]
+    G, H = checks.gates(f"{name}: recurrent_kernel", arrays[1], tuple(GATES))
+    by_gate = n in COUNTS_1
+    if by_gate and G > 1:
+        checks.as_many(name, arrays, COUNTS)
+    size = n if n < 4 or n in KERAS_1 else n // 2
+    if n > 3:  # A stack of cells may have as many arrays, but above the first cell I is H.
+        checks.repeated(name, [each.shape for each in arrays], 3 if by_gate else size)
+        if by_gate or not bidirectional:
+            wanted = "the gates of Keras 1 side by side" if by_gate else "bidirectional=True"
+            checks.no_stack(name, wanted, n, arrays[0], H)
+    directions = [arrays[i : i + size] for i in range(0, n, size)]
+    if not by_gate:
+        return directions, []
+    sides = [[np.hstack([way[3 * j + i] for j in KERAS_1[size]]) for i in range(3)] for way in directions]
+    return sides, ["inner_activation, in Keras 1 hard_sigmoid if not set"]
+
+
+def _layer(name, directions, nonlinearity, reset_after, left) -> _Layer:
+    """A layer of the arrays of its directions."""
+    parts = [_part(name, *arrays) for arrays in directions]
+    G, H = checks.gates(name, directions[0][1], tuple(GATES))
+    if len(directions[0]) == 3:
+        reset_after = np.size(directions[0][2]) == 2 * G * H
+    options = {1: {"nonlinearity": nonlinearity}, 3: {"reset_after": reset_after}, 4: {}}
+    return _Layer(GATES[G][0], options[G], parts, left)
+
+
+def _part(name, kernel, recurrent_kernel, bias=None) -> Part:
     """The parameters of one direction."""
     G, H = checks.gates(f"{name}: recurrent_kernel", recurrent_kernel, tuple(GATES))
     I = checks.rank(f"{name}: kernel", kernel, "(I, G*H)", 2, 2).shape[0]
-    _, order = GATES[G]
     part = {
-        "weight_ih": reordered(checks.real(f"{name}: kernel", kernel, (I, G * H)).T, order),
-        "weight_hh": reordered(checks.real(f"{name}: recurrent_kernel", recurrent_kernel, (H, G * H)).T, order),
+        "weight_ih": checks.real(f"{name}: kernel", kernel, (I, G * H)).T,
+        "weight_hh": checks.real(f"{name}: recurrent_kernel", recurrent_kernel, (H, G * H)).T,
     }
     if bias is not None:
-        shape = (2, G * H) if G == 3 and np.ndim(bias) == 2 else (G * H,)
-        bias = checks.real(f"{name}: bias", bias, shape)
-        biases = bias if len(shape) == 2 else (bias, np.zeros_like(bias))
-        part |= {n: reordered(b, order) for n, b in zip(("bias_ih", "bias_hh"), biases, strict=True)}
-    return part
-
-
-def _settings(name, config, nonlinearity, reset_after) -> tuple[str, bool]:
-    """nonlinearity and reset_after of Keras' configuration of a layer, in which all else is as fastrnn has it."""
-    if "merge_mode" in config:
-        checks.only(f"{name}: merge_mode", config["merge_mode"], "concat")
-        forward, backward = (config[place]["config"] for place in ("layer", "backward_layer"))
-        for key in ("activation", "recurrent_activation", "reset_after"):
-            checks.only(f"{name}: backward_layer: {key}", backward.get(key), forward.get(key))
-        config = forward
-    config = config | config.get("cell", {}).get("config", {})  # RNN around a cell
-    checks.only(f"{name}: go_backwards", config.get("go_backwards"), False)
-    if "recurrent_activation" not in config:
-        return checks.choice(f"{name}: activation", config.get("activation"), ("tanh", "relu")), reset_after
-    checks.only(f"{name}: activation", config["activation"], "tanh")
-    checks.only(f"{name}: recurrent_activation", config["recurrent_activation"], "sigmoid")
-    return nonlinearity, config.get("reset_after", reset_after)
+        cudnn, pair = G > 1 and np.shape(bias) == (2 * G * H,), G == 3 and np.ndim(bias) == 2
+        bias = checks.real(f"{name}: bias", bias, (2 * G * H,) if cudnn else (2, G * H) if pair else (G * H,))
+        biases = bias.reshape(2, -1) if cudnn or pair else (bias, np.zeros_like(bias))
+        if cudnn:
+            part = {n: np.concatenate([gate.T for gate in np.split(value, G)]) for n, value in part.items()}
+            part["weight_ih"] = part["weight_ih"].reshape(G * H, I)
+        part |= zip(("bias_ih", "bias_hh"), biases, strict=True)
+    return {n: reordered(value, GATES[G][1]) for n, value in part.items()}

@@ -6,6 +6,10 @@ W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H) and P (D, 3*H) counts the directions,
 Source: the operator specification, https://onnx.ai/onnx/operators, of versions 7 to 22, which agree in all this.
 """
 
+import math
+
+import numpy as np
+
 # Where each of ONNX's gates lies in our order.
 GATES: dict[str, tuple[int, ...]] = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 PEEPHOLES = (0, 2, 1)
@@ -16,3 +20,14 @@ ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "GRU": ("sigmoid", "tanh"),
     "LSTM": ("sigmoid", "tanh", "tanh"),
 }
+
+
+def saturation(activation: str, dtype: np.dtype) -> float:
+    """From where on to both infinities an activation changes by no more than half an ulp below 1, 2^-25 or 2^-54.
+
+    9.02 and 19.1 for tanh, whose result is rounded to 1 there; 17.4 and 37.5 for sigmoid, 1 there or as little above 0;
+    relu has no such bound but the largest number.
+    """
+    half = float(np.finfo(dtype).eps) / 4
+    bounds = {"tanh": math.log(2 / half) / 2, "sigmoid": -math.log(half), "relu": float(np.finfo(dtype).max)}
+    return bounds[activation]
