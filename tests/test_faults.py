@@ -210,7 +210,7 @@ FAULTS = {
         "test_sequence.py::test_a_limit_lets_nan_through",
     ),
     "functional: gradients of steps in the order of the loop": Fault(
-        "functional/recurrence.py", "gather(own_d_hs, steps.order, out=d_hs)", "d_hs[...] = own_d_hs", BACKWARDS
+        "functional/recurrence.py", "picked(own_d_hs, order, out=d_hs)", "d_hs[...] = own_d_hs", BACKWARDS
     ),
     "flow: the first bad step of the other direction": Fault(
         "flow.py", "bad.min() if self.reverse else bad.max()", "bad.max() if self.reverse else bad.min()",
@@ -292,7 +292,7 @@ FAULTS = {
         "functional/recurrence.py", ": column_of_own + P] = initial[0]", ": column_of_own + P] = 0", TANH
     ),
     "functional: outputs in the order of the steps": Fault(
-        "functional/recurrence.py", "gather(own[B : B + N], steps.order", "gather(own[B : B + N], np.arange(N)",
+        "functional/recurrence.py", "picked(own[B : B + N], order", "picked(own[B : B + N], np.arange(N)",
         BACKWARDS,
     ),
     "functional: gradients of another direction": Fault(

@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import threads
-from fastrnn.functional.rows import gather
+from fastrnn import checks, threads
+from fastrnn.functional.rows import picked
 from fastrnn.kernels import recurrent as kernels
-from fastrnn.kernels.cells import Projected, traits
+from fastrnn.kernels.cells import TRAITS, Projected, Traits, traits
 from fastrnn.kernels.pack import padded
 from fastrnn.kernels.target import lanes_of
 from fastrnn.memory import aligned_empty as empty
 from fastrnn.memory import scratch, zeros
 from fastrnn.ragged import Steps
 
+_GRADIENT_NAMES = ("d_W_ih", "d_W_hh", "d_b_ih", "d_b_hh", "d_W_hr", "d_peephole")
 _NO_TOKENS = np.empty(0, np.int64)
 
 # Their sums take longer in Python than the arithmetic of a small call in a kernel.
@@ -55,25 +56,71 @@ def _shards(lengths, shards):
     return _bounds(B, () if equal else tuple(lengths.tolist()), shards)
 
 
-@lru_cache
-def _traits(cell, peepholes, projected):
-    tag = cell(((),) * peepholes) if peepholes else cell()
-    return traits(Projected(tag) if projected else tag)
+class _Layer(NamedTuple):
+    """What the shapes of a layer's weights say."""
+
+    traits: Traits
+    I: int
+    H: int
+    P: int
+    shapes: tuple[tuple[int, ...] | None, ...]  # in the order of Weights; None for what there is not
 
 
-def _tag(cell, weights):
-    """The cell's tag with the arrays that its arithmetic reads, and its traits."""
-    tag = cell() if weights.peephole is None else cell(tuple(weights.peephole))
-    tag = tag if weights.W_hr is None else Projected(tag)
-    return tag, _traits(cell, 0 if weights.peephole is None else len(weights.peephole), weights.W_hr is not None)
+@lru_cache(maxsize=512)
+def _layer(cell, W_ih, W_hh, b_ih, b_hh, W_hr, peephole):
+    """The _Layer of a cell and its weights' shapes; whether there are biases and peepholes."""
+    checks.member("cell", cell, tuple(TRAITS))
+    own = TRAITS[cell]
+    if own.message_gates or own.apart:
+        checks.absent("W_hr", W_hr, f"for {cell.__name__}")
+    if not cell._fields:
+        checks.absent("peephole", peephole or None, f"for {cell.__name__}")
+    tag, G = cell(((),) * 3) if peephole else cell(), len(own.gates)
+    _, I = checks.axes("W_ih", W_ih, "(G*H, I)", 0, 0)
+    _, P = checks.axes("W_hh", W_hh, "(G*H, P) with P >= 1", 0, 1)
+    _, H = (0, P) if W_hr is None else checks.axes("W_hr", W_hr, "(P, H) with H >= 1", 0, 1)
+    shapes = (G * H, I), (G * H, P), (G * H,), (G * H,), (P, H), (3, H)
+    present = True, True, b_ih, b_hh, W_hr is not None, peephole
+    shapes = tuple([shape if there else None for shape, there in zip(shapes, present, strict=True)])
+    return _Layer(traits(tag if W_hr is None else Projected(tag)), I, H, P, shapes)
 
 
-def _message_weights(shape, weights, H):
+def _checked(cell, weights):
+    """The _Layer of weights, and these as kernels take them."""
+    W_ih, W_hh, b_ih, b_hh, W_hr, peephole = weights
+    dtype, shape_of = checks.floating("W_hh", W_hh), checks.shape_of
+    layer = _layer(
+        cell, shape_of(W_ih), shape_of(W_hh), b_ih is not None, b_hh is not None,
+        None if W_hr is None else shape_of(W_hr), peephole is not None,
+    )  # fmt: skip
+    return layer, checks.arrays(Weights._fields, weights, dtype, layer.shapes)
+
+
+def _checked_inputs(x, table, dtype, N, I):
+    """x (N, I) and no table; or tokens (N,), a copy that nobody can change before the pullback, and their table."""
+    if len(checks.shape_of(x)) != 1:
+        if table is not None:
+            checks.absent("table", checks.shape_of(table), "without tokens")
+        return checks.array("x", x, dtype, N, I), None
+    below = I
+    if table is not None:
+        below, _ = checks.sizes("table", table, "(V, E) with both >= 1", 1, 1)
+        table = checks.array("table", table, dtype, below, I)
+    return checks.tokens("x", np.array(x), below, N), table
+
+
+def _tag(cell, peephole, W_hr):
+    """The cell's tag with the arrays that its arithmetic reads."""
+    tag = cell() if peephole is None else cell(tuple(peephole))
+    return tag if W_hr is None else Projected(tag)
+
+
+def _message_weights(layer, W_hh, W_hr):
     """(P, H): the projection, or the rows of W_hh whose gates the message feeds; flat, and empty without a message."""
-    if weights.W_hr is not None:
-        return weights.W_hr.ravel()
-    fed = shape.hidden * H if shape.stages == 2 else len(weights.W_hh)
-    return weights.W_hh[fed:].ravel()
+    if W_hr is not None:
+        return W_hr.ravel()
+    fed = layer.traits.hidden * layer.H if layer.traits.stages == 2 else len(W_hh)
+    return W_hh[fed:].ravel()
 
 
 def recurrent(
@@ -107,25 +154,41 @@ def recurrent(
     kept. The pullback keeps every element of dL/dh_t, all that reaches h_t from y_t and from later steps, within
     -limit..limit, and writes it to d_hs (N, P).
 
-    All arrays C-contiguous and of one dtype. Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no
-    input product beyond the V rows of the table. Reference twin: fastrnn.reference.sequence.
+    What is read is of one dtype, what is written C-contiguous too. Raises ValueError: `W_hh: expected shape (72, 18),
+    got (72, 19)`, `h: expected shape (3, 18), got (2, 18)`, `x: expected 0 <= token < 65, got 70`, `d_b_ih: expected
+    None without b_ih, got an array`.
+    Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no input product beyond the V rows of the table.
+    Reference twin: fastrnn.reference.sequence.
     """
-    W_ih, W_hh, b_ih, b_hh, W_hr, _ = weights
-    tag, shape = _tag(cell, weights)
+    layer, (W_ih, W_hh, b_ih, b_hh, W_hr, peephole) = _checked(cell, weights)
+    shape, I, H, P, shapes = layer
+    checks.instance("steps", steps, Steps)
+    first, count, previous, order = steps.followed
     G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
-    (B, P), I, H, N, two_stages = initial[0].shape, W_ih.shape[1], len(W_hh) // G, len(x), shape.stages == 2
-    dtype, one_hot, lanes = buffer.dtype, x.ndim == 1, lanes_of(buffer.itemsize)
+    B, N, two_stages, dtype = steps.B, steps.N, shape.stages == 2, W_hh.dtype
+    W, lanes, states = (
+        checks.sizes("buffer", buffer, "(N+2*B, W)", 0, 0)[1],
+        lanes_of(dtype.itemsize),
+        ((B, P), (B, H))[:S],
+    )
+    d_names = [f"d_{name}" for name in shape.states]
+    checks.targets(("buffer",), (buffer,), dtype, ((N + 2 * B, W),))
+    checks.integer("column", column, 0, W - P)
+    checks.together("initial", initial, S, "the states")
+    initial = checks.arrays(shape.states, initial, dtype, states)
+    x, table = _checked_inputs(x, table, dtype, N, I)
+    tag, one_hot, keep = _tag(cell, peephole, W_hr), x.ndim == 1, bool(keep)
     none = empty(0, dtype)
     own, column_of_own = buffer, column
-    if steps.order is not None:
-        x = x[steps.order] if one_hot else gather(x, steps.order)
+    if order is not None:
+        x = x[order] if one_hot else picked(x, order)
         own, column_of_own = empty((N + 2 * B, P), dtype), 0
     width = own.shape[1]
     tokens, inputs = (x, none) if one_hot else (_NO_TOKENS, x.ravel())
     rows, V = (none, 0) if table is None else (table.ravel(), len(table))
-    message = _message_weights(shape, weights, H)
+    message = _message_weights(layer, W_hh, W_hr)
     W_ih, W_hh = W_ih.ravel(), W_hh.ravel()
-    plan = threads.for_sequence(len(steps.count), B, N, F * H * P, dtype.itemsize)
+    plan = threads.for_sequence(len(count), B, N, F * H * P, dtype.itemsize)
     bounds, most_rows = _shards(steps.lengths, plan.row_shards)
     own[steps.start : steps.start + B, column_of_own : column_of_own + P] = initial[0]
     flat = own.ravel()
@@ -141,52 +204,59 @@ def recurrent(
     )
     kernels.recurrent_forward(
         plan.shards, inputs, tokens, rows, W_ih, W_hh, message, none if b_ih is None else b_ih,
-        none if b_hh is None else b_hh, tag, start, steps.first, steps.count, bounds, y, width, final, messages,
+        none if b_hh is None else b_hh, tag, start, first, count, bounds, y, width, final, messages,
         history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
     )  # fmt: skip
-    if steps.order is not None:
-        gather(own[B : B + N], steps.order, out=buffer[B : B + N], out_column=column)
+    if order is not None:
+        picked(own[B : B + N], order, out=buffer[B : B + N], out_column=column)
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None, need_dx=True):
         need_dx = need_dx and not one_hot
+        checks.only("keep", keep, True)
+        checks.together("d_final", d_final, S, "the states")
+        d_final = checks.arrays(d_names, d_final, dtype, states)
+        dy = None if dy is None else checks.array("dy", dy, dtype, N, W)
+        checks.targets(_GRADIENT_NAMES, grads, dtype, shapes)
+        checks.targets(("d_table", "d_hs"), (d_table, d_hs), dtype, ((V, I) if V else None, (N, P)))
         d_start, dx = empty(start.size, dtype), empty((N, I), dtype) if need_dx else none
         zero = zeros(max(I, H), dtype)
         if dy is None:
             dy, dy_row = zero, 0
-        elif steps.order is not None:
-            dy, dy_row = gather(dy, steps.order, column, P).ravel(), P
+        elif order is not None:
+            dy, dy_row = picked(dy, order, column, P).ravel(), P
         else:
             dy, dy_row = dy.ravel()[column:], dy.shape[1]
-        if isinstance(steps.previous, slice):
-            h, h_row = flat[steps.previous.start * width + column_of_own :], width
+        if isinstance(previous, slice):
+            h, h_row = flat[previous.start * width + column_of_own :], width
         else:
-            h, h_row = gather(own, steps.previous, column_of_own, P).ravel(), P
+            h, h_row = picked(own, previous, column_of_own, P).ravel(), P
         dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = [none if d is None else d.ravel() for d in grads]
         d_message = d_W_hr if W_hr is not None else dW_hh[F * H * P :]
-        own_d_hs = none if d_hs is None else d_hs if steps.order is None else empty(d_hs.shape, dtype)
+        own_d_hs = none if d_hs is None else d_hs if order is None else empty(d_hs.shape, dtype)
         parts = max(plan.shards, threads.for_work(4 * N * G * H * H))
         V_rows = (V or I) if one_hot else 0
         work = scratch(
             _backward_work(N, B, I, H, P, V_rows, C, G, F, S, two_stages, shape.weights, lanes, parts), dtype
         )
         kernels.recurrent_backward(
-            parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, steps.first, steps.count,
+            parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, first, count,
             bounds, messages, history, kept, dy, dy_row, _flat(d_final), limit, d_start, dx.ravel(), own_d_hs.ravel(),
             none if d_table is None else d_table.ravel(), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
             N, B, I, H, P, plan.unit_shards, work, parts,
         )  # fmt: skip
-        if steps.order is not None and d_hs is not None:
-            gather(own_d_hs, steps.order, out=d_hs)
-        if steps.order is not None and need_dx:
-            dx = gather(dx, steps.order)
+        if order is not None and d_hs is not None:
+            picked(own_d_hs, order, out=d_hs)
+        if order is not None and need_dx:
+            dx = picked(dx, order)
         return dx if need_dx else None, _states(d_start, S, B, P, H)
 
     def activations():
+        checks.only("keep", keep, True)
         vectors = kept.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
         found = {name: v for name, v in zip(shape.saved, vectors, strict=True) if name in shape.gates}
         found |= dict(zip(shape.states[1:], history.reshape(N, S - 1, full).transpose(1, 0, 2), strict=True))
-        order = slice(None) if steps.order is None else steps.order
-        return {name: np.array(v[order, :H]) for name, v in found.items()}
+        rows = slice(None) if order is None else order
+        return {name: np.array(v[rows, :H]) for name, v in found.items()}
 
     return _states(final, S, B, P, H), pullback, activations
 
@@ -205,12 +275,19 @@ def recurrent_layer(
     initial, weights, steps: of each direction; the other arguments as in `recurrent`. The pullback(dy or None, d_final,
     grads, d_table=None, limit=inf, d_hs=None, need_dx=True) takes d_final, grads and d_hs of each direction.
     """
-    D, P, B, N = len(steps), initial[0][0].shape[1], len(steps[0].lengths), len(x)
-    buffer = empty((N + 2 * B, D * P), initial[0][0].dtype)
+    D = checks.as_many("steps", steps, (1, 2))
+    for name, value in (("initial", initial), ("weights", weights)):
+        checks.together(name, value, D, "the steps")
+    checks.instance("steps", steps[0], Steps)
+    _, P = checks.sizes("W_hh", weights[0].W_hh, "(G*H, P) with P >= 1", 0, 1)
+    B, N = steps[0].B, steps[0].N
+    buffer = empty((N + 2 * B, D * P), checks.floating("W_hh", weights[0].W_hh))
     runs = [recurrent(cell, x, initial[d], weights[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
     final, pullbacks, activations = (list(each) for each in zip(*runs, strict=True))
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=(None, None), need_dx=True):
+        checks.together("d_final", d_final, D, "the steps")
+        checks.together("grads", grads, D, "the steps")
         pulled = [p(dy, d_final[d], grads[d], d_table, limit, d_hs[d], need_dx) for d, p in enumerate(pullbacks)]
         dx = pulled[0][0]
         for other, _ in pulled[1:]:
@@ -248,10 +325,12 @@ def stepper(
 
     Cost: 2*B*G*H*(I+P) flop a step, in this thread. Reference twin: fastrnn.reference.cells.cell_forward.
     """
-    own = weights if weights.peephole is None else weights._replace(peephole=weights.peephole.copy())
-    tag, shape = _tag(cell, own)
+    B, (layer, weights) = checks.integer("B", B, 1), _checked(cell, weights)
+    shape, I, H, P, _ = layer
+    W_ih, W_hh, b_ih, b_hh, W_hr, peephole = [None if w is None else w.view() for w in weights]  # to be read again
+    own = None if peephole is None else peephole.copy()
+    tag, dtype = _tag(cell, own, W_hr), W_hh.dtype
     G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
-    I, P, H, dtype = weights.W_ih.shape[1], weights.W_hh.shape[1], len(weights.W_hh) // G, weights.W_hh.dtype
     sizes = kernels.step_sizes(B, I, H, P, G, F, C, S, A, shape.stages == 2, lanes_of(dtype.itemsize))
     arena = empty(sum(sizes), dtype)
     ih, hh, message, bias, state, _, _ = np.split(arena, np.cumsum(sizes)[:-1])
@@ -259,12 +338,11 @@ def stepper(
     none, arguments = np.empty(0, dtype), (arena, np.array([0, B, I, H, P]), tag)
 
     def pack():
-        if own.peephole is not None:
-            own.peephole[:] = weights.peephole
+        if own is not None:
+            own[:] = peephole
         kernels.pack_layer(
-            1, weights.W_ih.reshape(-1), weights.W_hh.reshape(-1), _message_weights(shape, weights, H),
-            none if weights.b_ih is None else weights.b_ih, none if weights.b_hh is None else weights.b_hh, none, tag,
-            I, H, P, ih, hh, message, bias, none, none, 1,
+            1, W_ih.reshape(-1), W_hh.reshape(-1), _message_weights(layer, W_hh, W_hr), none if b_ih is None else b_ih,
+            none if b_hh is None else b_hh, none, tag, I, H, P, ih, hh, message, bias, none, none, 1,
         )  # fmt: skip
 
     step = kernels.step.resolved(empty(B * I, dtype), empty(B * P, dtype), *arguments)
