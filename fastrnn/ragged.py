@@ -76,7 +76,7 @@ def ragged(lengths: np.ndarray, reverse: bool = False) -> Steps:
     Raises ValueError: `lengths: expected lengths in 0..5, the longest first, got [3, 5]`.
     """
     T, least = (lengths[0], lengths[-1]) if len(lengths) else (0, 0)
-    if T == least and (np.asarray(lengths) == T).all():
+    if least == T and (np.asarray(lengths) == T).all():
         return dense(int(T), len(lengths), reverse)
     return Steps(lengths, int(T), reverse)
 

@@ -17,7 +17,9 @@ from fastrnn.memory import scratch, zeros
 from fastrnn.ragged import Steps
 
 _GRADIENT_NAMES = ("d_W_ih", "d_W_hh", "d_b_ih", "d_b_hh", "d_W_hr", "d_peephole")
+_COTANGENT_NAMES = ("d_h", "d_c")
 _NO_TOKENS = np.empty(0, np.int64)
+_NOTHING = {np.dtype(name): np.empty(0, name) for name in checks.DTYPES}
 
 # Their sums take longer in Python than the arithmetic of a small call in a kernel.
 _forward_work = lru_cache(kernels.recurrent_forward_work)
@@ -57,12 +59,19 @@ def _shards(lengths, shards):
 
 
 class _Layer(NamedTuple):
-    """What the shapes of a layer's weights say."""
+    """What a cell and the shapes of its weights say."""
 
     traits: Traits
+    tag: Any  # without its arrays
+    G: int
+    S: int
+    A: int
+    F: int
+    C: int
     I: int
     H: int
     P: int
+    two_stages: bool
     shapes: tuple[tuple[int, ...] | None, ...]  # in the order of Weights; None for what there is not
 
 
@@ -75,28 +84,56 @@ def _layer(cell, W_ih, W_hh, b_ih, b_hh, W_hr, peephole):
         checks.absent("W_hr", W_hr, f"for {cell.__name__}")
     if not cell._fields:
         checks.absent("peephole", peephole or None, f"for {cell.__name__}")
-    tag, G = cell(((),) * 3) if peephole else cell(), len(own.gates)
     _, I = checks.axes("W_ih", W_ih, "(G*H, I)", 0, 0)
     _, P = checks.axes("W_hh", W_hh, "(G*H, P) with P >= 1", 0, 1)
     _, H = (0, P) if W_hr is None else checks.axes("W_hr", W_hr, "(P, H) with H >= 1", 0, 1)
+    tag, G = cell(((),) * 3) if peephole else cell(), len(own.gates)
+    tag = tag if W_hr is None else Projected(tag)
+    shape = traits(tag)
     shapes = (G * H, I), (G * H, P), (G * H,), (G * H,), (P, H), (3, H)
     present = True, True, b_ih, b_hh, W_hr is not None, peephole
     shapes = tuple([shape if there else None for shape, there in zip(shapes, present, strict=True)])
-    return _Layer(traits(tag if W_hr is None else Projected(tag)), I, H, P, shapes)
+    sizes = G, len(shape.states), len(shape.saved), shape.hidden, shape.columns, I, H, P
+    return _Layer(shape, tag, *sizes, shape.stages == 2, shapes)
 
 
-def _checked(cell, weights):
-    """The _Layer of weights, and these as kernels take them."""
+class Bound(NamedTuple):
+    """The weights of one layer in one direction, each compared with the others, as kernels take them: flat views."""
+
+    layer: _Layer
+    dtype: np.dtype
+    tag: Any  # of the cell, with the arrays that its arithmetic reads
+    W_ih: np.ndarray
+    W_hh: np.ndarray
+    message: np.ndarray  # (P, H): the projection, or the rows of W_hh whose gates the message feeds; or empty
+    b_ih: np.ndarray
+    b_hh: np.ndarray
+
+
+def bound(cell: type, weights: Weights) -> Bound:
+    """Weights once and for all: the arrays are read at every call, but not compared again.
+
+    Raises ValueError: `W_hh: expected shape (72, 18), got (72, 19)`; TypeError: `b_ih: expected dtype float32, got
+    float64`.
+    """
     W_ih, W_hh, b_ih, b_hh, W_hr, peephole = weights
     dtype, shape_of = checks.floating("W_hh", W_hh), checks.shape_of
     layer = _layer(
         cell, shape_of(W_ih), shape_of(W_hh), b_ih is not None, b_hh is not None,
         None if W_hr is None else shape_of(W_hr), peephole is not None,
     )  # fmt: skip
-    return layer, checks.arrays(Weights._fields, weights, dtype, layer.shapes)
+    W_ih, W_hh, b_ih, b_hh, W_hr, peephole = checks.arrays(Weights._fields, weights, dtype, layer.shapes)
+    tag, none = layer.tag, _NOTHING[dtype]
+    message = W_hh[layer.F * layer.H :].ravel() if layer.two_stages else none
+    if peephole is not None:
+        tag = cell(tuple(peephole))
+    if W_hr is not None:
+        message, tag = W_hr.ravel(), tag if peephole is None else Projected(tag)
+    b_ih, b_hh = none if b_ih is None else b_ih.ravel(), none if b_hh is None else b_hh.ravel()
+    return Bound(layer, dtype, tag, W_ih.ravel(), W_hh.ravel(), message, b_ih, b_hh)
 
 
-def _checked_inputs(x, table, dtype, N, I):
+def _inputs(x, table, dtype, N, I):
     """x (N, I) and no table; or tokens (N,), a copy that nobody can change before the pullback, and their table."""
     if len(checks.shape_of(x)) != 1:
         if table is not None:
@@ -109,25 +146,11 @@ def _checked_inputs(x, table, dtype, N, I):
     return checks.tokens("x", np.array(x), below, N), table
 
 
-def _tag(cell, peephole, W_hr):
-    """The cell's tag with the arrays that its arithmetic reads."""
-    tag = cell() if peephole is None else cell(tuple(peephole))
-    return tag if W_hr is None else Projected(tag)
-
-
-def _message_weights(layer, W_hh, W_hr):
-    """(P, H): the projection, or the rows of W_hh whose gates the message feeds; flat, and empty without a message."""
-    if W_hr is not None:
-        return W_hr.ravel()
-    fed = layer.traits.hidden * layer.H if layer.traits.stages == 2 else len(W_hh)
-    return W_hh[fed:].ravel()
-
-
 def recurrent(
     cell: type,
     x: np.ndarray,
     initial: tuple[np.ndarray, ...],
-    weights: Weights,
+    weights: Weights | Bound,
     steps: Steps,
     buffer: np.ndarray,
     column: int = 0,
@@ -139,9 +162,9 @@ def recurrent(
     Parameters
     ----------
     cell : tag type of fastrnn.kernels.cells with G gates; projection and peepholes are chosen by `weights`
-    x : (N, I), or tokens (N,), int64, that stand for one-hot rows of size I
+    x : (N, I), or tokens (N,), integers, that stand for one-hot rows of size I
     initial : h (B, P), then the cell's other states (B, H); P is H without a projection
-    weights : as arrays of one dtype
+    weights : as arrays of one dtype; or what `bound` made of them
     steps : the order of the rows
     buffer : (N+2*B, W), out: row B+n, from `column` on, receives h_t of row n; the B rows before and behind are room
         for the initial states
@@ -155,30 +178,29 @@ def recurrent(
     -limit..limit, and writes it to d_hs (N, P).
 
     What is read is of one dtype, what is written C-contiguous too. Raises ValueError: `W_hh: expected shape (72, 18),
-    got (72, 19)`, `h: expected shape (3, 18), got (2, 18)`, `x: expected 0 <= token < 65, got 70`, `d_b_ih: expected
-    None without b_ih, got an array`.
+    got (72, 19)`, `h: expected shape (3, 18), got (2, 18)`, `x: expected 0 <= token < 65, got 70`, `d_W_ih: expected a
+    C-contiguous array to write to, got strides (4, 288)`.
     Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no input product beyond the V rows of the table.
     Reference twin: fastrnn.reference.sequence.
     """
-    layer, (W_ih, W_hh, b_ih, b_hh, W_hr, peephole) = _checked(cell, weights)
-    shape, I, H, P, shapes = layer
+    own = weights if type(weights) is Bound else bound(cell, weights)
     checks.instance("steps", steps, Steps)
+    _, W = checks.sizes("buffer", buffer, "(N+2*B, W)", 0, 0)
+    checks.targets(("buffer",), (buffer,), own.dtype, ((steps.N + 2 * steps.B, W),))
+    return _recurrent(own, x, initial, steps, buffer, checks.integer("column", column, 0, W - own.layer.P), keep, table)
+
+
+def _recurrent(weights, x, initial, steps, buffer, column, keep, table):
+    layer, dtype, tag, W_ih, W_hh, message, b_ih, b_hh = weights
+    shape, _, G, S, A, F, C, I, H, P, two_stages, shapes = layer
     first, count, previous, order = steps.followed
-    G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
-    B, N, two_stages, dtype = steps.B, steps.N, shape.stages == 2, W_hh.dtype
-    W, lanes, states = (
-        checks.sizes("buffer", buffer, "(N+2*B, W)", 0, 0)[1],
-        lanes_of(dtype.itemsize),
-        ((B, P), (B, H))[:S],
-    )
-    d_names = [f"d_{name}" for name in shape.states]
-    checks.targets(("buffer",), (buffer,), dtype, ((N + 2 * B, W),))
-    checks.integer("column", column, 0, W - P)
-    checks.together("initial", initial, S, "the states")
+    B, N, W, lanes, keep = steps.B, steps.N, buffer.shape[1], lanes_of(dtype.itemsize), bool(keep)
+    states = ((B, P),) if S == 1 else ((B, P), (B, H))
+    if len(initial) != S:
+        checks.together("initial", initial, S, "the states")
     initial = checks.arrays(shape.states, initial, dtype, states)
-    x, table = _checked_inputs(x, table, dtype, N, I)
-    tag, one_hot, keep = _tag(cell, peephole, W_hr), x.ndim == 1, bool(keep)
-    none = empty(0, dtype)
+    x, table = _inputs(x, table, dtype, N, I)
+    one_hot, none = x.ndim == 1, _NOTHING[dtype]
     own, column_of_own = buffer, column
     if order is not None:
         x = x[order] if one_hot else picked(x, order)
@@ -186,8 +208,6 @@ def recurrent(
     width = own.shape[1]
     tokens, inputs = (x, none) if one_hot else (_NO_TOKENS, x.ravel())
     rows, V = (none, 0) if table is None else (table.ravel(), len(table))
-    message = _message_weights(layer, W_hh, W_hr)
-    W_ih, W_hh = W_ih.ravel(), W_hh.ravel()
     plan = threads.for_sequence(len(count), B, N, F * H * P, dtype.itemsize)
     bounds, most_rows = _shards(steps.lengths, plan.row_shards)
     own[steps.start : steps.start + B, column_of_own : column_of_own + P] = initial[0]
@@ -203,9 +223,8 @@ def recurrent(
         dtype,
     )
     kernels.recurrent_forward(
-        plan.shards, inputs, tokens, rows, W_ih, W_hh, message, none if b_ih is None else b_ih,
-        none if b_hh is None else b_hh, tag, start, first, count, bounds, y, width, final, messages,
-        history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
+        plan.shards, inputs, tokens, rows, W_ih, W_hh, message, b_ih, b_hh, tag, start, first, count, bounds, y, width,
+        final, messages, history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
     )  # fmt: skip
     if order is not None:
         picked(own[B : B + N], order, out=buffer[B : B + N], out_column=column)
@@ -213,11 +232,13 @@ def recurrent(
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None, need_dx=True):
         need_dx = need_dx and not one_hot
         checks.only("keep", keep, True)
-        checks.together("d_final", d_final, S, "the states")
-        d_final = checks.arrays(d_names, d_final, dtype, states)
+        if len(d_final) != S:
+            checks.together("d_final", d_final, S, "the states")
+        d_final = checks.arrays(_COTANGENT_NAMES[:S], d_final, dtype, states)
         dy = None if dy is None else checks.array("dy", dy, dtype, N, W)
         checks.targets(_GRADIENT_NAMES, grads, dtype, shapes)
-        checks.targets(("d_table", "d_hs"), (d_table, d_hs), dtype, ((V, I) if V else None, (N, P)))
+        if d_table is not None or d_hs is not None:
+            checks.targets(("d_table", "d_hs"), (d_table, d_hs), dtype, ((V, I) if V else None, (N, P)))
         d_start, dx = empty(start.size, dtype), empty((N, I), dtype) if need_dx else none
         zero = zeros(max(I, H), dtype)
         if dy is None:
@@ -231,7 +252,7 @@ def recurrent(
         else:
             h, h_row = picked(own, previous, column_of_own, P).ravel(), P
         dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = [none if d is None else d.ravel() for d in grads]
-        d_message = d_W_hr if W_hr is not None else dW_hh[F * H * P :]
+        d_message = dW_hh[F * H * P :] if shapes[4] is None else d_W_hr
         own_d_hs = none if d_hs is None else d_hs if order is None else empty(d_hs.shape, dtype)
         parts = max(plan.shards, threads.for_work(4 * N * G * H * H))
         V_rows = (V or I) if one_hot else 0
@@ -276,18 +297,24 @@ def recurrent_layer(
     grads, d_table=None, limit=inf, d_hs=None, need_dx=True) takes d_final, grads and d_hs of each direction.
     """
     D = checks.as_many("steps", steps, (1, 2))
-    for name, value in (("initial", initial), ("weights", weights)):
-        checks.together(name, value, D, "the steps")
-    checks.instance("steps", steps[0], Steps)
-    _, P = checks.sizes("W_hh", weights[0].W_hh, "(G*H, P) with P >= 1", 0, 1)
-    B, N = steps[0].B, steps[0].N
-    buffer = empty((N + 2 * B, D * P), checks.floating("W_hh", weights[0].W_hh))
-    runs = [recurrent(cell, x, initial[d], weights[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
-    final, pullbacks, activations = (list(each) for each in zip(*runs, strict=True))
+    if not len(initial) == len(weights) == D:
+        checks.together("initial", initial, D, "the steps")
+        checks.together("weights", weights, D, "the steps")
+    own = [w if type(w) is Bound else bound(cell, w) for w in weights]
+    for each in steps:
+        checks.instance("steps", each, Steps)
+    P, B, N, dtype = own[0].layer.P, steps[0].B, steps[0].N, own[0].dtype
+    for w, each in zip(own[1:], steps[1:], strict=True):
+        checks.only("steps", (each.N, each.B), (N, B))
+        checks.only("weights", (w.layer.shapes, w.dtype), (own[0].layer.shapes, dtype))
+    buffer = empty((N + 2 * B, D * P), dtype)
+    runs = [_recurrent(own[d], x, initial[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
+    final, pullbacks, activations = [run[0] for run in runs], [run[1] for run in runs], [run[2] for run in runs]
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=(None, None), need_dx=True):
-        checks.together("d_final", d_final, D, "the steps")
-        checks.together("grads", grads, D, "the steps")
+        if not len(d_final) == len(grads) == D:
+            checks.together("d_final", d_final, D, "the steps")
+            checks.together("grads", grads, D, "the steps")
         pulled = [p(dy, d_final[d], grads[d], d_table, limit, d_hs[d], need_dx) for d, p in enumerate(pullbacks)]
         dx = pulled[0][0]
         for other, _ in pulled[1:]:
@@ -325,25 +352,21 @@ def stepper(
 
     Cost: 2*B*G*H*(I+P) flop a step, in this thread. Reference twin: fastrnn.reference.cells.cell_forward.
     """
-    B, (layer, weights) = checks.integer("B", B, 1), _checked(cell, weights)
-    shape, I, H, P, _ = layer
-    W_ih, W_hh, b_ih, b_hh, W_hr, peephole = [None if w is None else w.view() for w in weights]  # to be read again
-    own = None if peephole is None else peephole.copy()
-    tag, dtype = _tag(cell, own, W_hr), W_hh.dtype
-    G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
-    sizes = kernels.step_sizes(B, I, H, P, G, F, C, S, A, shape.stages == 2, lanes_of(dtype.itemsize))
+    B, peephole = checks.integer("B", B, 1), weights.peephole
+    own = weights if peephole is None else weights._replace(peephole=np.array(peephole))
+    (_, _, G, S, A, F, C, I, H, P, two_stages, _), dtype, tag, W_ih, W_hh, W_message, b_ih, b_hh = bound(cell, own)
+    sizes = kernels.step_sizes(B, I, H, P, G, F, C, S, A, two_stages, lanes_of(dtype.itemsize))
     arena = empty(sum(sizes), dtype)
     ih, hh, message, bias, state, _, _ = np.split(arena, np.cumsum(sizes)[:-1])
     state[:] = 0
     none, arguments = np.empty(0, dtype), (arena, np.array([0, B, I, H, P]), tag)
 
     def pack():
-        if own is not None:
-            own[:] = peephole
+        if peephole is not None:
+            own.peephole[:] = peephole
         kernels.pack_layer(
-            1, W_ih.reshape(-1), W_hh.reshape(-1), _message_weights(layer, W_hh, W_hr), none if b_ih is None else b_ih,
-            none if b_hh is None else b_hh, none, tag, I, H, P, ih, hh, message, bias, none, none, 1,
-        )  # fmt: skip
+            1, W_ih, W_hh, W_message, b_ih, b_hh, none, tag, I, H, P, ih, hh, message, bias, none, none, 1
+        )
 
     step = kernels.step.resolved(empty(B * I, dtype), empty(B * P, dtype), *arguments)
     return step, arguments, _states(state, S, B, P, H), pack

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn import checks, functional, ragged
+from fastrnn import checks, ragged
+from fastrnn.functional.rows import picked
 from fastrnn.ragged import Packed, Steps
 
 
@@ -70,11 +71,11 @@ class Ragged(NamedTuple):
             checks.same(f"{name}.offsets", value.offsets, self.offsets)
             value = value.data
         found = checks.array(name, value, dtype, *self.leading, width, letters=letters)
-        return functional.gather(found.reshape(math.prod(self.leading), width), self.places)
+        return picked(found.reshape(math.prod(self.leading), width), self.places)
 
     def put(self, rows: np.ndarray) -> np.ndarray | Packed:
         """The caller's layout of rows."""
-        found = functional.gather(rows, self.origins).reshape(*self.leading, rows.shape[1])
+        found = picked(rows, self.origins).reshape(*self.leading, rows.shape[1])
         return found if self.offsets is None else Packed(found, self.offsets)
 
     def take_state(self, state: np.ndarray) -> np.ndarray:
