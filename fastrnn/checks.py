@@ -364,6 +364,21 @@ def together(name: str, value: Sequence[object], count: int, others: str) -> Non
         raise ValueError(f"{name}: expected {count}, one for each of {others}, got {len(value)}")
 
 
+def unchanged(name: str, value: object, built: object) -> None:
+    """What an object was built with, and its weights were made for."""
+    plain = (int, float, str, tuple)
+    if value is not built and not (isinstance(built, plain) and type(value) is type(built) and value == built):
+        got = repr(value) if isinstance(value, plain) else f"another {type(value).__name__}"
+        expected = repr(built) if isinstance(built, plain) else f"the {type(built).__name__}"
+        raise ValueError(f"{name}: expected {expected} that was built, got {got}")
+
+
+def same_shapes(name: str, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Parameters of the same names and shapes."""
+    if found != wanted:
+        raise ValueError(f"{name}: expected {dict(wanted)}, got {dict(found)}")
+
+
 def only(name: str, value: object, wanted: object) -> None:
     """A setting of which a single value can be taken over."""
     if value != wanted:

@@ -70,10 +70,13 @@ class Optimizer(ABC):
 
     def step(self, grads: Parameters) -> None:
         """Update the parameters from their gradients. Cost: one pass over parameters, gradients and moments."""
+        checks.instance("grads", grads, Parameters)
         p, g = self.parameters.flat, grads.flat
         if g.size != p.size or g.dtype != p.dtype:
             raise ValueError(f"grads: expected {p.size} elements of {p.dtype}, got {g.size} of {g.dtype}")
         self.parameters.gradients(grads)
+        for name, moment in self._moments.items():
+            checks.array(name, moment, p.dtype, p.size)  # of the parameters that the optimiser was made for
         self.steps += 1
         count = threads.for_bytes((3 + 2 * len(self.moments)) * p.nbytes)
         self._update(count, p, g, *self._moments.values())

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class _Layout:
     """Names, shapes and places in a flat buffer; shared by parameters, gradients and their groups."""
 
     def __init__(self, shapes):
-        self.shapes, self.places, self.size = dict(shapes), {}, 0
+        self.shapes, self.places, self.size = MappingProxyType(dict(shapes)), {}, 0
         for name, shape in self.shapes.items():
             end = self.size + math.prod(shape)
             self.places[name] = slice(self.size, end)
@@ -57,8 +58,8 @@ class Parameters(Mapping[str, np.ndarray]):
     shapes : mapping name -> shape, in the order of the buffer
     dtype : "float32" or "float64"
 
-    `p[name] = value` copies into the view; `p[name][...] = value` does the same. The optimisers, clipping and
-    checkpoints work on `flat` in one pass. A layer and the model that holds it share one buffer.
+    `p[name] = value` copies into the view; `p[name][...] = value` does the same, and `p.flat = values`. The optimisers,
+    clipping and checkpoints work on `flat` in one pass. A layer and the model that holds it share one buffer.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: object) -> None:
@@ -69,27 +70,44 @@ class Parameters(Mapping[str, np.ndarray]):
 
     def _over(self, layout, flat, origin=None):
         """Views by `layout` over `flat`; origin: the Parameters and the prefix that a group came from."""
-        self._layout, self.flat, self._views, self._origin = layout, flat, {}, origin
+        self._layout, self._views, self._origin = layout, {}, origin
+        self._memory, self._flat = flat[:], flat[:]  # not the memory's owner, which could be resized under the views
         return self
+
+    @property
+    def flat(self) -> np.ndarray:
+        """The buffer (elements,); what is assigned to it is copied into it.
+
+        Raises ValueError: `flat: expected shape (21,), got (3,)`.
+        """
+        if self._flat.shape != (self._layout.size,) or self._flat.dtype is not self._memory.dtype:
+            self._flat = self._memory[:]  # a caller has set the other one's shape or dtype
+        return self._flat
+
+    @flat.setter
+    def flat(self, value: object) -> None:
+        if value is not self._flat:
+            self._memory[:] = checks.real("flat", value, (self._layout.size,))
 
     def __reduce__(self):
         """Copies and pickles of a model's parts share one buffer again."""
-        return (Parameters.group, self._origin) if self._origin else (_rebuilt, (self.shapes, self.flat))
+        return (Parameters.group, self._origin) if self._origin else (_rebuilt, (dict(self.shapes), self.flat))
 
     @property
     def dtype(self) -> np.dtype:
         """float32 or float64."""
-        return self.flat.dtype
+        return self._memory.dtype
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter by name."""
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each parameter by name, read-only."""
         return self._layout.shapes
 
     def __getitem__(self, name: str) -> np.ndarray:
         view = self._views.get(name)
-        if view is None:
-            view = self._views[name] = self.flat[self._layout.places[name]].reshape(self._layout.shapes[name])
+        if view is None or view.shape != self._layout.shapes[name] or view.dtype is not self._memory.dtype:
+            # also where a caller has set the shape or the dtype of the view itself
+            view = self._views[name] = self._memory[self._layout.places[name]].reshape(self._layout.shapes[name])
         return view
 
     def __setitem__(self, name: str, value: object) -> None:
@@ -132,12 +150,16 @@ class Parameters(Mapping[str, np.ndarray]):
         return given
 
     def _described(self):
-        return f"{self.dtype.name} {self.shapes}"
+        return f"{self.dtype.name} {dict(self.shapes)}"
 
     def group(self, prefix: str) -> "Parameters":
         """The consecutive parameters named `prefix.*` as Parameters of their own, over the same memory."""
         layout, place = self._layout.group(prefix)
         return object.__new__(Parameters)._over(layout, self.flat[place], (self, prefix))
+
+    def is_group_of(self, whole: "Parameters") -> bool:
+        """Whether these are a group of others."""
+        return self._origin is not None and self._origin[0] is whole
 
     @classmethod
     def joined(cls, groups: Mapping[str, "Parameters"]) -> "Parameters":

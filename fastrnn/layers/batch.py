@@ -92,7 +92,7 @@ class Ragged(NamedTuple):
 def packed(x: Packed) -> Ragged:
     """The batch of a Packed."""
     lengths = x.lengths
-    return _ragged((len(x.data),), lengths.shape, x.offsets, lengths, x.offsets[:-1], 1)
+    return _ragged((int(x.offsets[-1]),), lengths.shape, x.offsets, lengths, x.offsets[:-1], 1)
 
 
 def arranged(leading: tuple[int, ...], batch_first: bool, lengths: object) -> Dense | Ragged:

@@ -44,11 +44,12 @@ class Embedding(Layer):
         float32`. Reference twin: fastrnn.reference.embedding.
         """
         y, backward = self._run(tokens)
+        shape = y.shape
 
         def pullback(dy, grads=None):
-            dy = checks.array("dy", dy, self.dtype, *y.shape)
+            dy = checks.array("dy", dy, self.dtype, *shape)
             grads = self.parameters.gradients(grads)
-            backward(dy, grads["weight"])
+            backward(dy.reshape(-1, self.embedding_dim), grads["weight"])
             return grads
 
         return y, pullback

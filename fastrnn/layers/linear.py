@@ -54,7 +54,7 @@ class Linear(Layer):
         shape, y, backward = self._run(x)
 
         def pullback(dy, grads=None):
-            dy = checks.array("dy", dy, self.dtype, *y.shape)
+            dy = checks.array("dy", dy, self.dtype, *shape[:-1], self.out_features)
             grads = self.parameters.gradients(grads)
             dx = backward(dy.reshape(math.prod(shape[:-1]), self.out_features), grads["weight"], grads.get("bias"))
             return dx.reshape(shape), grads

@@ -85,10 +85,11 @@ class Stack(Layer):
     def _bind(self):
         """The parameters, and views into their buffer that nobody else holds: Weights, and what `bound` makes of them;
         they hold as long as `parameters` is the same object."""
-        if self._bound[0] is not self.parameters:
-            views = {name: view.view() for name, view in self.parameters.items()}
+        parameters = self._parameters
+        if self._bound[0] is not parameters:
+            views = {name: view.view() for name, view in parameters.items()}
             weights = self._weights(views)
-            self._bound = self.parameters, weights, [functional.bound(self._cell, own) for own in weights]
+            self._bound = parameters, weights, [functional.bound(self._cell, own) for own in weights]
         return self._bound
 
     def _own_weights(self):

@@ -153,7 +153,7 @@ class CharLM(Network):
         y, states, backward = self._hidden(tokens, states, training=True)
         dropped, undrop = self._dropout.vjp(y)
         grads = self.parameters.gradients(grads)
-        groups = {name: grads.group(name) for name in self._parts}
+        groups = self._groups(grads)
         p, g = self.decoder.parameters, groups["decoder"]
         loss, dy = functional.linear_cross_entropy(
             dropped, p["weight"], p["bias"], targets.reshape(-1), (g["weight"], g["bias"]), scale
