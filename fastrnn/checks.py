@@ -55,7 +55,7 @@ def shape_of(value: object) -> tuple[int, ...]:
 
 def axes(name: str, shape: tuple[int, ...], letters: str, *least: int) -> tuple[int, ...]:
     """A shape of as many axes as there are least sizes."""
-    if len(shape) != len(least) or not all(map(ge, shape, least)):
+    if len(shape) != len(least) or (any(least) and not all(map(ge, shape, least))):
         raise ValueError(f"{name}: expected shape {letters}, got {shape}")
     return shape
 
@@ -128,6 +128,11 @@ def indices(name: str, value: object, below: int) -> np.ndarray:
     if found.size and (most := np.max(value)) >= below:
         raise ValueError(f"{name}: expected index < {below}, got {most}")
     return found
+
+
+def integers(name: str, value: object, *shape: int | None, letters: str = "") -> np.ndarray:
+    """`value` as C-contiguous int64 of the given shape; None in `shape` fits any size."""
+    return _whole(name, value, shape, letters)
 
 
 def shifts(name: str, value: object, count: int) -> np.ndarray:

@@ -51,13 +51,18 @@ class Optimizer(ABC):
     moments: tuple[str, ...] = ()
 
     def __init__(self, parameters: Parameters, lr: float, **options: float) -> None:
-        self.parameters = parameters
+        self._parameters = parameters
         self.lr = lr
         for name, value in options.items():
             setattr(self, name, checks.number(name, value))
         self.steps = 0
         self.grads = parameters.empty_like()  # a place for gradients that is used again at every step
         self._moments = {name: np.zeros_like(parameters.flat) for name in self.moments}
+
+    @property
+    def parameters(self) -> Parameters:
+        """What is updated, for good: the moments are of their size."""
+        return self._parameters
 
     @property
     def lr(self) -> float:
@@ -70,13 +75,10 @@ class Optimizer(ABC):
 
     def step(self, grads: Parameters) -> None:
         """Update the parameters from their gradients. Cost: one pass over parameters, gradients and moments."""
-        checks.instance("grads", grads, Parameters)
         p, g = self.parameters.flat, grads.flat
         if g.size != p.size or g.dtype != p.dtype:
             raise ValueError(f"grads: expected {p.size} elements of {p.dtype}, got {g.size} of {g.dtype}")
         self.parameters.gradients(grads)
-        for name, moment in self._moments.items():
-            checks.array(name, moment, p.dtype, p.size)  # of the parameters that the optimiser was made for
         self.steps += 1
         count = threads.for_bytes((3 + 2 * len(self.moments)) * p.nbytes)
         self._update(count, p, g, *self._moments.values())

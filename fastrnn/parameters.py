@@ -71,7 +71,8 @@ class Parameters(Mapping[str, np.ndarray]):
     def _over(self, layout, flat, origin=None):
         """Views by `layout` over `flat`; origin: the Parameters and the prefix that a group came from."""
         self._layout, self._views, self._origin = layout, {}, origin
-        self._memory, self._flat = flat[:], flat[:]  # not the memory's owner, which could be resized under the views
+        self._own: dict[str, np.ndarray] = {}
+        self._memory = self._flat = flat[:]  # not the memory's owner, which could be resized under the views
         return self
 
     @property
@@ -80,9 +81,10 @@ class Parameters(Mapping[str, np.ndarray]):
 
         Raises ValueError: `flat: expected shape (21,), got (3,)`.
         """
-        if self._flat.shape != (self._layout.size,) or self._flat.dtype is not self._memory.dtype:
-            self._flat = self._memory[:]  # a caller has set the other one's shape or dtype
-        return self._flat
+        flat = self._flat
+        if flat is self._memory or flat.shape != self._memory.shape or flat.dtype is not self._memory.dtype:
+            flat = self._flat = self._memory[:]  # a caller may set the shape or the dtype of his
+        return flat
 
     @flat.setter
     def flat(self, value: object) -> None:
@@ -103,11 +105,20 @@ class Parameters(Mapping[str, np.ndarray]):
         """The shape of each parameter by name, read-only."""
         return self._layout.shapes
 
+    def views(self) -> dict[str, np.ndarray]:
+        """All parameters for kernels: views that callers don't get, so that their shapes are as they were made."""
+        if not self._own:
+            self._own = {name: self._view(name) for name in self._layout.shapes}
+        return self._own
+
+    def _view(self, name):
+        return self._memory[self._layout.places[name]].reshape(self._layout.shapes[name])
+
     def __getitem__(self, name: str) -> np.ndarray:
         view = self._views.get(name)
         if view is None or view.shape != self._layout.shapes[name] or view.dtype is not self._memory.dtype:
             # also where a caller has set the shape or the dtype of the view itself
-            view = self._views[name] = self._memory[self._layout.places[name]].reshape(self._layout.shapes[name])
+            view = self._views[name] = self._view(name)
         return view
 
     def __setitem__(self, name: str, value: object) -> None:

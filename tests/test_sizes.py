@@ -75,7 +75,7 @@ def recurrent(cell, directions, lengths, x, dy, table=None, d_table=None, **arra
     y, final, pullback, kept = functional.recurrent_layer(
         cell.tag, x, [tuple(initial)] * directions, [weights] * directions, steps, True, table
     )
-    others = Weights(*[None if g is None else np.empty(w.shape, w.dtype) for g, w in zip(grads, weights, strict=True)])
+    others = Weights(*[None if g is None else np.empty(w.shape, y.dtype) for g, w in zip(grads, weights, strict=True)])
     hs = [*d_hs, np.empty_like(d_hs[0])]
     dx, d_initial = pullback(dy, [tuple(d_final)] * directions, [grads, others][:directions], d_table, d_hs=hs)
     return y, final, dx, d_initial, kept()
@@ -207,7 +207,7 @@ def assert_one_line(message, given):
     name, _, rest = text.partition(": expected ")
     assert kind in ("TypeError", "ValueError")
     assert rest, message
-    assert name in [*given, "d_h", "d_c", "gradients"], message
+    assert name in [*given, "tokens", "gradients", "dh", "dc"], message
     assert ", got " in rest, message
     assert "\n" not in message
 
@@ -298,7 +298,8 @@ def test_indices(name, argument):
             given = operation.draw("float32")
             given[argument][place] = value
             message = refusal(operation, given)
-            assert message.startswith(f"ValueError {argument}: expected"), message or "taken"
+            shown = "tokens" if argument == "x" else argument
+            assert message.startswith(f"ValueError {shown}: expected"), message or "taken"
             assert_one_line(message, given)
 
 

@@ -81,7 +81,8 @@ class Recursive(Layer):
         self.parameters.flat[:] = np.random.default_rng(seed).uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
 
     def _weights(self, parameters):
-        return Weights(*[parameters.get(name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")])
+        views = parameters.views()
+        return Weights(*[views.get(name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")])
 
     def _run(self, x, trees, keep):
         checks.instance("trees", trees, Trees)

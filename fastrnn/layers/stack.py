@@ -80,15 +80,14 @@ class Stack(Layer):
 
     def _weights(self, parameters):
         """Weights, or gradients, for each layer and direction."""
-        return [Weights(*[name and parameters[name] for name in names]) for names in self._names]
+        views = parameters.views()
+        return [Weights(*[name and views[name] for name in names]) for names in self._names]
 
     def _bind(self):
-        """The parameters, and views into their buffer that nobody else holds: Weights, and what `bound` makes of them;
-        they hold as long as `parameters` is the same object."""
+        """The parameters, their Weights, and what `bound` makes of these, while `parameters` is the same object."""
         parameters = self._parameters
         if self._bound[0] is not parameters:
-            views = {name: view.view() for name, view in parameters.items()}
-            weights = self._weights(views)
+            weights = self._weights(parameters)
             self._bound = parameters, weights, [functional.bound(self._cell, own) for own in weights]
         return self._bound
 
