@@ -31,7 +31,7 @@ class _Layout:
     """Names, shapes and places in a flat buffer; shared by parameters, gradients and their groups."""
 
     def __init__(self, shapes):
-        self.shapes, self.places, self.size = MappingProxyType(dict(shapes)), {}, 0
+        self.shapes, self.places, self.size = dict(shapes), {}, 0
         for name, shape in self.shapes.items():
             end = self.size + math.prod(shape)
             self.places[name] = slice(self.size, end)
@@ -66,13 +66,13 @@ class Parameters(Mapping[str, np.ndarray]):
         layout = _Layout(shapes)
         if layout.size > _most.get():
             raise ValueError(f"parameters: expected at most {_most.get()} elements, got {layout.size}")
-        self._over(layout, aligned_empty(layout.size, checks.dtype(dtype)))
+        self._over(layout, aligned_empty(layout.size, checks.dtype(dtype))[:])
 
     def _over(self, layout, flat, origin=None):
         """Views by `layout` over `flat`; origin: the Parameters and the prefix that a group came from."""
         self._layout, self._views, self._origin = layout, {}, origin
         self._own: dict[str, np.ndarray] = {}
-        self._memory = self._flat = flat[:]  # not the memory's owner, which could be resized under the views
+        self._memory = self._flat = flat  # not the memory's owner, which could be resized under the views
         return self
 
     @property
@@ -103,7 +103,7 @@ class Parameters(Mapping[str, np.ndarray]):
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each parameter by name, read-only."""
-        return self._layout.shapes
+        return MappingProxyType(self._layout.shapes)
 
     def views(self) -> dict[str, np.ndarray]:
         """All parameters for kernels: views that callers don't get, so that their shapes are as they were made."""
@@ -140,7 +140,7 @@ class Parameters(Mapping[str, np.ndarray]):
 
     def empty_like(self) -> "Parameters":
         """The same names and shapes over a new, uninitialised buffer."""
-        return object.__new__(Parameters)._over(self._layout, aligned_empty(self.flat.size, self.flat.dtype))
+        return object.__new__(Parameters)._over(self._layout, aligned_empty(self._layout.size, self.dtype)[:])
 
     def zeros_like(self) -> "Parameters":
         """The same names and shapes over a new buffer of zeros."""
@@ -155,7 +155,8 @@ class Parameters(Mapping[str, np.ndarray]):
         """
         if given is None:
             return self.empty_like()
-        fits = isinstance(given, Parameters) and given.dtype == self.dtype and given.shapes == self.shapes
+        fits = isinstance(given, Parameters) and given.dtype == self.dtype
+        fits = fits and (given._layout is self._layout or given.shapes == self.shapes)
         if not fits:
             raise ValueError(f"grads: expected {self._described()}, got {_described(given)}")
         return given
@@ -166,7 +167,7 @@ class Parameters(Mapping[str, np.ndarray]):
     def group(self, prefix: str) -> "Parameters":
         """The consecutive parameters named `prefix.*` as Parameters of their own, over the same memory."""
         layout, place = self._layout.group(prefix)
-        return object.__new__(Parameters)._over(layout, self.flat[place], (self, prefix))
+        return object.__new__(Parameters)._over(layout, self._memory[place], (self, prefix))
 
     def is_group_of(self, whole: "Parameters") -> bool:
         """Whether these are a group of others."""

@@ -18,9 +18,12 @@ from fastrnn import (
     TimeDelay,
     Trees,
     cross_entropy,
+    functional,
     optim,
     ragged,
 )
+from fastrnn.functional import Weights
+from fastrnn.kernels.cells.elman import ElmanTanh
 from fastrnn.models import CharLM, Seq2Seq, SequenceClassifier, SequenceGenerator, SequenceTagger
 
 I, H = 5, 18
@@ -247,6 +250,14 @@ def test_tokens_and_targets_may_change_before_the_pullback():
     expected = pullback(np.ones_like(y)).flat.copy()
     tokens[:] = 10**9
     np.testing.assert_array_equal(pullback(np.ones_like(y)).flat, expected)
+    tokens, zero = np.array([3, 0, 4]), np.zeros((1, H), np.float32)
+    weights, steps = Weights(normal(H, I), normal(H, H)), [ragged.dense(3, 1)]
+    y, _, pullback, _ = functional.recurrent_layer(ElmanTanh, tokens, [(zero,)], [weights], steps)
+    grads = [Weights(*[None if w is None else np.empty_like(w) for w in weights]) for _ in range(2)]
+    pullback(y, [(zero,)], grads[:1])
+    tokens[:] = 10**9
+    pullback(y, [(zero,)], grads[1:])
+    assert_same(grads[1][:2], grads[0][:2])
     targets, logits = np.array([3, 0, 4]), normal(3, I)
     _, pullback = cross_entropy(logits, targets)
     expected = pullback()

@@ -178,8 +178,8 @@ def recurrent(
     -limit..limit, and writes it to d_hs (N, P).
 
     What is read is of one dtype, what is written C-contiguous too. Raises ValueError: `W_hh: expected shape (72, 18),
-    got (72, 19)`, `h: expected shape (3, 18), got (2, 18)`, `tokens: expected 0 <= token < 65, got 70`, `d_W_ih: expected
-    a C-contiguous array to write to, got strides (4, 288)`.
+    got (72, 19)`, `h: expected shape (3, 18), got (2, 18)`, `tokens: expected 0 <= token < 65, got 70`, `d_W_ih:
+    expected a C-contiguous array to write to, got strides (4, 288)`.
     Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no input product beyond the V rows of the table.
     Reference twin: fastrnn.reference.sequence.
     """
