@@ -303,6 +303,24 @@ def test_indices(name, argument):
             assert_one_line(message, given)
 
 
+def test_as_many_gradients_as_parameters():
+    given = OPERATIONS["linear_cross_entropy"].draw("float32")
+    d_weight = given.pop("d_weight")
+    given.pop("d_bias")
+    with pytest.raises(ValueError, match=r"^gradients: expected \(d_weight, d_bias\), got tuple of 1$"):
+        functional.linear_cross_entropy(**given, gradients=(d_weight,))
+
+
+def test_what_was_not_kept_cannot_be_pulled_back():
+    given = OPERATIONS["recurrent into a buffer"].draw("float32")
+    weights, initial = Weights(given["W_ih"], given["W_hh"]), (given["h"],)
+    steps = ragged.ragged(LENGTHS)
+    _, _, pullback, kept = functional.recurrent_layer(ElmanTanh, given["x"], [initial], [weights], [steps], False)
+    for call in (lambda: pullback(None, [initial], [Weights(None, None)]), kept):
+        with pytest.raises(ValueError, match=r"^keep: expected True, got False$"):
+            call()
+
+
 @pytest.mark.parametrize("shift", [-(2**63), -(2**62), -T, T, 2**62, 2**63 - 1])
 def test_shifts_beyond_every_sequence_see_nothing(shift):
     operation = OPERATIONS["time_delay"]
