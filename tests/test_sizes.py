@@ -258,6 +258,16 @@ def test_dtypes(name):
 
 
 @by_operation
+@pytest.mark.parametrize("dtype", ["float16", "longdouble", "complex64"])
+def test_dtypes_that_no_kernel_has(name, dtype):
+    """Refused, though all arrays agree."""
+    operation = OPERATIONS[name]
+    message = refusal(operation, operation.draw(dtype))
+    assert message.startswith("TypeError"), message or "taken"
+    assert_one_line(message, operation.draw(dtype))
+
+
+@by_operation
 def test_layouts(name):
     """What is read may lie anyhow, and be read-only or swapped; what is written lies in one piece, and can be."""
     operation = OPERATIONS[name]
