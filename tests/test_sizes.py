@@ -10,6 +10,7 @@ from cases import CELLS, DTYPES, SOURCES
 from fastrnn import Trees, functional, ragged
 from fastrnn.functional import Weights
 from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
+from fastrnn.kernels.cells.gru import GRU
 from fastrnn.kernels.cells.lstm import LSTM
 
 T, B, I, H, V = 4, 3, 5, 18, 7  # more units than a vector of any target has lanes, and no multiple of them
@@ -329,6 +330,48 @@ def test_what_was_not_kept_cannot_be_pulled_back():
     for call in (lambda: pullback(None, [initial], [Weights(None, None)]), kept):
         with pytest.raises(ValueError, match=r"^keep: expected True, got False$"):
             call()
+
+
+def layer_of(cell=ElmanTanh, steps=None, initial=None, table=None, **others):
+    """A layer's forward pass, with something else in place of one argument."""
+    drawn = OPERATIONS["recurrent into a buffer"].draw("float32")
+    G = 3 if cell is GRU else 1
+    weights = Weights(np.ones((G * H, I), "f"), np.ones((G * H, H), "f"), **others)
+    steps = [ragged.ragged(LENGTHS)] if steps is None else steps
+    initial = [(drawn["h"],)] if initial is None else initial
+    return functional.recurrent_layer(cell, drawn["x"], initial, [weights], steps, False, table)
+
+
+MISUSES = {
+    "steps: expected Steps, got tuple": lambda: layer_of(steps=[tuple(LENGTHS)]),
+    "steps: expected 1, 2 arrays, got 0": lambda: layer_of(steps=[], initial=[]),
+    "initial: expected 1, one for each of the steps, got 2": lambda: layer_of(initial=[(), ()]),
+    "initial: expected 1, one for each of the states, got 0": lambda: layer_of(initial=[()]),
+    "W_hr: expected None for GRU, got (4, 18)": lambda: layer_of(GRU, W_hr=np.ones((4, H), "f")),
+    "peephole: expected None for ElmanTanh, got True": lambda: layer_of(peephole=np.ones((3, H), "f")),
+    "table: expected None without tokens, got (7, 5)": lambda: layer_of(table=np.ones((V, I), "f")),
+    "lengths: expected lengths in 0..3, the longest first, got [3, 4]": lambda: ragged.ragged(np.array([3, 4])),
+    "lengths: expected lengths in 0..3, the longest first, got [3, 1, 3]": lambda: ragged.ragged(np.array([3, 1, 3])),
+    "lengths: expected lengths in 0..3, the longest first, got [ 3, -1]": lambda: ragged.ragged(np.array([3, -1])),
+    "trees: expected Trees, got list": lambda: functional.recursive(ElmanTanh, None, PARENTS, None),
+    "cell: expected one of ElmanTanh, ElmanRelu, LSTM, got GRU": lambda: functional.recursive(
+        GRU, None, Trees(PARENTS), None
+    ),
+    "steps: expected steps that go forwards, got reverse ones": lambda: functional.time_delay(
+        np.ones((N, I), "f"), np.ones((H, I, 1), "f"), None, ragged.ragged(LENGTHS, True), np.zeros(1, int)
+    ),
+    "column: expected an integer in 0..5, got 6": lambda: functional.recurrent(
+        ElmanTanh, np.ones((N, I), "f"), (np.ones((B, H), "f"),), Weights(np.ones((H, I), "f"), np.ones((H, H), "f")),
+        ragged.ragged(LENGTHS), np.ones((N + 2 * B, H + 5), "f"), 6,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MISUSES)
+def test_misuses(message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        MISUSES[message]()
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("shift", [-(2**63), -(2**62), -T, T, 2**62, 2**63 - 1])
