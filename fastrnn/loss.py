@@ -23,7 +23,7 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, Calla
     if logits.ndim < 1 or logits.shape[-1] < 1:
         raise ValueError(f"logits: expected shape (..., classes) with at least one class, got {logits.shape}")
     logits = checks.array("logits", logits, checks.dtype(logits.dtype, "logits"), *logits.shape)
-    V = logits.shape[-1]
+    shape, V = logits.shape, logits.shape[-1]
     targets = checks.tokens("targets", targets, V, *logits.shape[:-1])
     loss, backward = functional.cross_entropy(logits.reshape(-1, V), targets.reshape(-1))
-    return loss, lambda d_loss=1.0: backward(d_loss).reshape(logits.shape)
+    return loss, lambda d_loss=1.0: backward(d_loss).reshape(shape)

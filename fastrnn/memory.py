@@ -1,4 +1,4 @@
-"""Where arrays come from: aligned results, and scratch that is used again."""
+"""Where arrays come from: aligned results, scratch that is used again, and views of what nobody may write."""
 
 import math
 import threading
@@ -41,3 +41,10 @@ def zeros(count: int, dtype: np.dtype) -> np.ndarray:
     if buffer is None or buffer.size < count:
         buffer = buffers[dtype.char] = np.zeros(count, dtype)
     return buffer
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that can't be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

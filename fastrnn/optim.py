@@ -51,13 +51,18 @@ class Optimizer(ABC):
     moments: tuple[str, ...] = ()
 
     def __init__(self, parameters: Parameters, lr: float, **options: float) -> None:
-        self.parameters = parameters
+        self._parameters = parameters
         self.lr = lr
         for name, value in options.items():
             setattr(self, name, checks.number(name, value))
         self.steps = 0
         self.grads = parameters.empty_like()  # a place for gradients that is used again at every step
         self._moments = {name: np.zeros_like(parameters.flat) for name in self.moments}
+
+    @property
+    def parameters(self) -> Parameters:
+        """What is updated, for good: the moments are of their size."""
+        return self._parameters
 
     @property
     def lr(self) -> float:

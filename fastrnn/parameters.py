@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 
 import numpy as np
 
@@ -57,39 +58,67 @@ class Parameters(Mapping[str, np.ndarray]):
     shapes : mapping name -> shape, in the order of the buffer
     dtype : "float32" or "float64"
 
-    `p[name] = value` copies into the view; `p[name][...] = value` does the same. The optimisers, clipping and
-    checkpoints work on `flat` in one pass. A layer and the model that holds it share one buffer.
+    `p[name] = value` copies into the view; `p[name][...] = value` does the same, and `p.flat = values`. The optimisers,
+    clipping and checkpoints work on `flat` in one pass. A layer and the model that holds it share one buffer.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: object) -> None:
         layout = _Layout(shapes)
         if layout.size > _most.get():
             raise ValueError(f"parameters: expected at most {_most.get()} elements, got {layout.size}")
-        self._over(layout, aligned_empty(layout.size, checks.dtype(dtype)))
+        self._over(layout, aligned_empty(layout.size, checks.dtype(dtype))[:])
 
     def _over(self, layout, flat, origin=None):
         """Views by `layout` over `flat`; origin: the Parameters and the prefix that a group came from."""
-        self._layout, self.flat, self._views, self._origin = layout, flat, {}, origin
+        self._layout, self._views, self._origin = layout, {}, origin
+        self._own: dict[str, np.ndarray] = {}
+        self._memory = self._flat = flat  # not the memory's owner, which could be resized under the views
         return self
+
+    @property
+    def flat(self) -> np.ndarray:
+        """The buffer (elements,); what is assigned to it is copied into it.
+
+        Raises ValueError: `flat: expected shape (21,), got (3,)`.
+        """
+        flat = self._flat
+        if flat is self._memory or flat.shape != self._memory.shape or flat.dtype is not self._memory.dtype:
+            flat = self._flat = self._memory[:]  # a caller may set the shape or the dtype of his
+        return flat
+
+    @flat.setter
+    def flat(self, value: object) -> None:
+        if value is not self._flat:
+            self._memory[:] = checks.real("flat", value, (self._layout.size,))
 
     def __reduce__(self):
         """Copies and pickles of a model's parts share one buffer again."""
-        return (Parameters.group, self._origin) if self._origin else (_rebuilt, (self.shapes, self.flat))
+        return (Parameters.group, self._origin) if self._origin else (_rebuilt, (dict(self.shapes), self.flat))
 
     @property
     def dtype(self) -> np.dtype:
         """float32 or float64."""
-        return self.flat.dtype
+        return self._memory.dtype
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter by name."""
-        return self._layout.shapes
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each parameter by name, read-only."""
+        return MappingProxyType(self._layout.shapes)
+
+    def views(self) -> dict[str, np.ndarray]:
+        """All parameters for kernels: views that callers don't get, so that their shapes are as they were made."""
+        if not self._own:
+            self._own = {name: self._view(name) for name in self._layout.shapes}
+        return self._own
+
+    def _view(self, name):
+        return self._memory[self._layout.places[name]].reshape(self._layout.shapes[name])
 
     def __getitem__(self, name: str) -> np.ndarray:
         view = self._views.get(name)
-        if view is None:
-            view = self._views[name] = self.flat[self._layout.places[name]].reshape(self._layout.shapes[name])
+        if view is None or view.shape != self._layout.shapes[name] or view.dtype is not self._memory.dtype:
+            # also where a caller has set the shape or the dtype of the view itself
+            view = self._views[name] = self._view(name)
         return view
 
     def __setitem__(self, name: str, value: object) -> None:
@@ -111,7 +140,7 @@ class Parameters(Mapping[str, np.ndarray]):
 
     def empty_like(self) -> "Parameters":
         """The same names and shapes over a new, uninitialised buffer."""
-        return object.__new__(Parameters)._over(self._layout, aligned_empty(self.flat.size, self.flat.dtype))
+        return object.__new__(Parameters)._over(self._layout, aligned_empty(self._layout.size, self.dtype)[:])
 
     def zeros_like(self) -> "Parameters":
         """The same names and shapes over a new buffer of zeros."""
@@ -126,18 +155,23 @@ class Parameters(Mapping[str, np.ndarray]):
         """
         if given is None:
             return self.empty_like()
-        fits = isinstance(given, Parameters) and given.dtype == self.dtype and given.shapes == self.shapes
+        fits = isinstance(given, Parameters) and given.dtype == self.dtype
+        fits = fits and (given._layout is self._layout or given.shapes == self.shapes)
         if not fits:
             raise ValueError(f"grads: expected {self._described()}, got {_described(given)}")
         return given
 
     def _described(self):
-        return f"{self.dtype.name} {self.shapes}"
+        return f"{self.dtype.name} {dict(self.shapes)}"
 
     def group(self, prefix: str) -> "Parameters":
         """The consecutive parameters named `prefix.*` as Parameters of their own, over the same memory."""
         layout, place = self._layout.group(prefix)
-        return object.__new__(Parameters)._over(layout, self.flat[place], (self, prefix))
+        return object.__new__(Parameters)._over(layout, self._memory[place], (self, prefix))
+
+    def is_group_of(self, whole: "Parameters") -> bool:
+        """Whether these are a group of others."""
+        return self._origin is not None and self._origin[0] is whole
 
     @classmethod
     def joined(cls, groups: Mapping[str, "Parameters"]) -> "Parameters":

@@ -7,21 +7,56 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn import checks
+from fastrnn.memory import read_only
 
 
-class Steps(NamedTuple):
+class Followed(NamedTuple):
+    """The arrays of Steps as kernels take them: what is read-only is another type to Numba, and compiled for again."""
+
+    first: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
+    previous: slice | np.ndarray
+    order: np.ndarray | None
+
+
+class Steps:
     """The order in which a time loop takes N rows of B sequences: step s takes first[s] .. first[s]+count[s]-1.
 
     Rows lie step after step, and in each step the sequences that have one, the longest first. `previous` and `start`
     are rows of a buffer (N+2*B, W) that holds h_t of row n in row B+n, with room for B initial states at both ends.
+    Kernels follow these arrays unchecked: none but `dense` and `ragged` make them, and what is shown is read-only.
+
+    first : (T,) int64
+    count : (T,) int64, never grows
+    lengths : (B,) int64, descending: steps of each sequence
+    previous : (N,) rows of the buffer with h_{t-1} of the rows, in the order they are taken
+    start : row of the buffer where the initial states lie
+    order : (N,) the rows as they are taken where that isn't their own order, else None; an involution
     """
 
-    first: np.ndarray  # (T,) int64
-    count: np.ndarray  # type: ignore[assignment]  # (T,) int64, never grows; hides tuple.count
-    lengths: np.ndarray  # (B,) int64, descending: steps of each sequence
-    previous: slice | np.ndarray  # (N,) rows of the buffer with h_{t-1} of the rows, in the order they are taken
-    start: int  # row of the buffer where the initial states lie
-    order: np.ndarray | None = None  # (N,) the rows as they are taken where that isn't their own order; an involution
+    __slots__ = ("B", "N", "count", "first", "followed", "lengths", "order", "previous", "reverse", "start")
+
+    def __init__(self, lengths: Sequence[int] | np.ndarray, T: int, reverse: bool) -> None:
+        lengths = checks.descending("lengths", lengths, T)
+        self.B = B = len(lengths)
+        count = B - np.searchsorted(lengths[::-1], np.arange(T), side="right")
+        first, self.N = np.cumsum(count) - count, int(count.sum())
+        previous: slice | np.ndarray
+        order, self.start, self.reverse, N = None, 0, reverse, self.N
+        if N == T * B:
+            previous = slice(0, N)
+            if reverse:
+                first, previous, self.start = first[::-1].copy(), slice(2 * B, 2 * B + N), N + B
+        else:
+            previous = np.arange(N) + B - np.repeat(np.append(B, count)[:T], count)
+            if reverse:
+                s = np.repeat(np.arange(T), count)
+                sequence = np.arange(N) - first[s]
+                order = first[lengths[sequence] - 1 - s] + sequence
+        self.followed = Followed(first, count, previous, order)
+        self.first, self.count, self.lengths = read_only(first), read_only(count), read_only(lengths)
+        self.previous = previous if isinstance(previous, slice) else read_only(previous)
+        self.order = None if order is None else read_only(order)
 
     def rows(self, starts: np.ndarray, stride: int) -> np.ndarray:
         """(N,) where the rows come from if step t of sequence j lies at starts[j] + t*stride."""
@@ -32,27 +67,18 @@ class Steps(NamedTuple):
 @lru_cache
 def dense(T: int, B: int, reverse: bool = False) -> Steps:
     """The steps of B sequences of the same length T."""
-    N, first, count, lengths = T * B, np.arange(T) * B, np.full(T, B), np.full(B, T)
-    if reverse:
-        return Steps(first[::-1].copy(), count, lengths, slice(2 * B, 2 * B + N), N + B)
-    return Steps(first, count, lengths, slice(0, N), 0)
+    return Steps(np.full(B, T), T, reverse)
 
 
 def ragged(lengths: np.ndarray, reverse: bool = False) -> Steps:
-    """The steps of sequences of the given lengths (B,), int64, descending; in reverse each starts at its own end."""
-    B, T = len(lengths), int(lengths.max(initial=0))
-    if lengths.min(initial=T) == T:
-        return dense(T, B, reverse)
-    count = B - np.searchsorted(lengths[::-1], np.arange(T), side="right")
-    first, N = np.cumsum(count) - count, int(count.sum())
-    before = np.append(B, count)[:T]
-    previous = np.arange(N) + B - np.repeat(before, count)
-    order = None
-    if reverse:
-        s = np.repeat(np.arange(T), count)
-        sequence = np.arange(N) - first[s]
-        order = first[lengths[sequence] - 1 - s] + sequence
-    return Steps(first, count, lengths, previous, 0, order)
+    """The steps of sequences of the given lengths (B,), descending; in reverse each starts at its own end.
+
+    Raises ValueError: `lengths: expected lengths in 0..5, the longest first, got [3, 5]`.
+    """
+    T, least = (lengths[0], lengths[-1]) if len(lengths) else (0, 0)
+    if least == T and (np.asarray(lengths) == T).all():
+        return dense(int(T), len(lengths), reverse)
+    return Steps(lengths, int(T), reverse)
 
 
 def inverse(places: np.ndarray, total: int) -> np.ndarray:
@@ -80,7 +106,12 @@ class Packed:
 
     def __init__(self, data: np.ndarray, offsets: Sequence[int] | np.ndarray) -> None:
         self.data = checks.rank("data", data, "(N, ...)", 1)
-        self.offsets = checks.offsets("offsets", offsets, len(self.data))
+        self._offsets = checks.offsets("offsets", offsets, len(self.data)).copy()
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(B+1,) int64, read-only: kernels go where they lead."""
+        return read_only(self._offsets)
 
     def __repr__(self) -> str:
         return f"Packed({self.data.dtype.name} {self.data.shape}, {len(self.offsets) - 1} sequences)"
@@ -88,7 +119,7 @@ class Packed:
     @property
     def lengths(self) -> np.ndarray:
         """(B,) rows of each sequence."""
-        return np.diff(self.offsets)
+        return np.diff(self._offsets)
 
     @classmethod
     def from_padded(cls, x: np.ndarray, lengths: Sequence[int] | np.ndarray, batch_first: bool = False) -> "Packed":
@@ -147,4 +178,4 @@ class Packed:
         checks.integer("length", self.lengths.min(initial=1), 1)
         order = longest_first(self.lengths)
         steps = ragged(self.lengths[order])
-        return self.data[steps.rows(self.offsets[order], 1)], steps.count, order, np.argsort(order)
+        return self.data[steps.rows(self.offsets[order], 1)], steps.count.copy(), order, np.argsort(order)

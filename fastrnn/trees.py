@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import checks
+from fastrnn.memory import read_only
 
 
 class Slots(NamedTuple):
@@ -28,7 +29,8 @@ class Trees:
         Of a root it is not read.
 
     The computing order has the nodes by height, the leaves first: `order` (N,) names them, `place` (N,) is its inverse,
-    and a height h is order[levels[h] : levels[h + 1]]. `roots` are the nodes without a parent.
+    and a height h is order[levels[h] : levels[h + 1]]. `roots` are the nodes without a parent. All of them are
+    read-only: kernels go where they lead.
 
     Raises ValueError: `parents: expected at least one node, got none`, `parents: expected -1 <= parent < 4, got 9`,
     `parents: expected trees, got a cycle through node 3`, `positions: expected one child at each position, got two at
@@ -39,67 +41,114 @@ class Trees:
     def __init__(
         self, parents: Sequence[int] | np.ndarray, positions: Sequence[int] | np.ndarray | None = None
     ) -> None:
-        self.parents = checks.parents("parents", parents)
-        self.roots = np.flatnonzero(self.parents < 0)
-        heights = _heights(self.parents)
-        self.order = np.argsort(heights, kind="stable")
-        self.place = np.empty_like(self.order)
-        self.place[self.order] = np.arange(len(heights))
-        self.levels = np.append(0, np.cumsum(np.bincount(heights)))
+        self._parents = checks.parents("parents", parents)
+        self._roots = np.flatnonzero(self._parents < 0)
+        heights = _heights(self._parents)
+        self._order = np.argsort(heights, kind="stable")
+        self._place = np.empty_like(self._order)
+        self._place[self._order] = np.arange(len(heights))
+        self._levels = np.append(0, np.cumsum(np.bincount(heights)))
         if positions is None:
-            self.positions = _occurrence(self.parents)
+            self._positions = _occurrence(self._parents)
         else:
-            self.positions = checks.positions("positions", positions, self.parents)
+            self._positions = checks.positions("positions", positions, self._parents)
         self._slots: dict[int, Slots] = {}
+
+    @property
+    def parents(self) -> np.ndarray:
+        """(N,) int64, each node's parent, -1 for a root."""
+        return read_only(self._parents)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N,) int64, which of its parent's children a node is."""
+        return read_only(self._positions)
+
+    @property
+    def roots(self) -> np.ndarray:
+        """(trees,) int64, the nodes without a parent."""
+        return read_only(self._roots)
+
+    @property
+    def order(self) -> np.ndarray:
+        """(N,) int64, the nodes in the computing order."""
+        return read_only(self._order)
+
+    @property
+    def place(self) -> np.ndarray:
+        """(N,) int64, where each node is in the computing order."""
+        return read_only(self._place)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """(levels + 1,) int64, where each height begins in the computing order, and N."""
+        return read_only(self._levels)
 
     def __len__(self) -> int:
         return len(self.parents)
 
     def __repr__(self) -> str:
-        return f"Trees({len(self)} nodes, {len(self.roots)} trees, {len(self.levels) - 1} levels)"
+        return f"Trees({len(self)} nodes, {len(self._roots)} trees, {len(self._levels) - 1} levels)"
 
     @property
     def leaves(self) -> int:
         """The number of leaves."""
-        return int(self.levels[1])
+        return int(self._levels[1])
 
     def slots(self, children: int = 0) -> Slots:
         """A slot for each child, or with `children` as many for each inner node.
 
         Raises ValueError: `positions: expected 0 <= position < 2, the layer's children, got 2`.
         """
+        return Slots(*map(read_only, self._own_slots(children)))
+
+    @property
+    def above(self) -> np.ndarray:
+        """(N,) int64, in the computing order: a node's parent, counted among the inner nodes, -1 for a root."""
+        return read_only(self._above)
+
+    def followed(self, children: int, each: bool) -> tuple[np.ndarray, ...]:
+        """The order, place, levels, slots and carry of fastrnn.kernels.levels.Forest, as kernels take them: what is
+        read-only is another type to Numba, and compiled for again.
+
+        each : whether every child has its own row of gradients, or all of a parent have one
+        """
+        slots = self._own_slots(children)
+        carry = slots.own if each else self._above
+        return self._order, self._place, self._levels, slots.first, slots.children, carry
+
+    def _own_slots(self, children):
         if children not in self._slots:
             self._slots[children] = self._dense(children) if children else self._sparse()
         return self._slots[children]
 
     @cached_property
-    def above(self) -> np.ndarray:
-        """(N,) int64, in the computing order: a node's parent, counted among the inner nodes, -1 for a root."""
-        parents = self.parents[self.order]
-        return np.where(parents < 0, -1, self.place[parents] - self.leaves)
+    def _above(self):
+        parents = self._parents[self._order]
+        return np.where(parents < 0, -1, self._place[parents] - self.leaves)
 
     def _inner(self, nodes):
         """The parents of nodes, counted among the inner ones in the computing order."""
-        return self.place[self.parents[nodes]] - self.leaves
+        return self._place[self._parents[nodes]] - self.leaves
 
     def _sparse(self):
-        nodes = np.flatnonzero(self.parents >= 0)
+        nodes = np.flatnonzero(self._parents >= 0)
         inner = self._inner(nodes)
-        arranged = np.lexsort((self.positions[nodes], inner))
+        arranged = np.lexsort((self._positions[nodes], inner))
         children, counts = nodes[arranged], np.bincount(inner, minlength=len(self) - self.leaves)
         return Slots(np.append(0, np.cumsum(counts)), children, self._own(children, np.arange(len(children))))
 
     def _dense(self, K):
-        checks.below("positions", self.positions, K, f"0 <= position < {K}, the layer's children")
-        nodes, inner = np.flatnonzero(self.parents >= 0), len(self) - self.leaves
-        slots = self._inner(nodes) * K + self.positions[nodes]
+        checks.below("positions", self._positions, K, f"0 <= position < {K}, the layer's children")
+        nodes, inner = np.flatnonzero(self._parents >= 0), len(self) - self.leaves
+        slots = self._inner(nodes) * K + self._positions[nodes]
         children = np.full(inner * K, -1)
         children[slots] = nodes
         return Slots(np.arange(inner + 1) * K, children, self._own(nodes, slots))
 
     def _own(self, nodes, slots):
         own = np.full(len(self), -1)
-        own[self.place[nodes]] = slots
+        own[self._place[nodes]] = slots
         return own
 
     @classmethod

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastrnn import threads
+from fastrnn import checks, threads
 from fastrnn.kernels import attention as kernels
 from fastrnn.kernels.target import lanes_of
 from fastrnn.memory import aligned_empty as empty
@@ -13,21 +13,28 @@ from fastrnn.memory import scratch, zeros
 
 def _forward(queries, memory, query_offsets, memory_offsets):
     """The context, the weights in one flat array, where each sequence's begin (B+1,), and backward(d_context)."""
-    (_, H), dtype = queries.shape, queries.dtype
+    dtype, (M, H) = checks.floating("queries", queries), checks.sizes("queries", queries, "(M, H)", 0, 0)
+    N, _ = checks.sizes("memory", memory, "(N, H)", 0, 0)
+    queries, memory = checks.arrays(("queries", "memory"), (queries, memory), dtype, ((M, H), (N, H)))
+    # copies, which nobody can change before the pullback
+    query_offsets = checks.offsets("query_offsets", np.array(query_offsets), M)
+    memory_offsets = checks.offsets("memory_offsets", np.array(memory_offsets), N)
+    checks.together("memory_offsets", memory_offsets, len(query_offsets), "query_offsets")
     m, n = np.diff(query_offsets), np.diff(memory_offsets)
     ends = np.append(0, np.cumsum(m * n))
     most_queries, most_rows = int(m.max(initial=0)), int(n.max(initial=0))
-    parts = threads.for_work(4 * int(ends[-1]) * H * queries.itemsize / 4)
-    zero, size = zeros(max(H, most_rows), dtype), (H, most_queries, most_rows, lanes_of(queries.itemsize), parts)
+    parts = threads.for_work(4 * int(ends[-1]) * H * dtype.itemsize / 4)
+    zero, size = zeros(max(H, most_rows), dtype), (H, most_queries, most_rows, lanes_of(dtype.itemsize), parts)
     rows, places = (queries.reshape(-1), memory.reshape(-1)), (query_offsets, memory_offsets, ends[:-1], H, zero)
-    context, weights = empty(queries.shape, dtype), empty(int(ends[-1]), dtype)
+    context, weights = empty((M, H), dtype), empty(int(ends[-1]), dtype)
     work = scratch(kernels.attention_work(*size), dtype)
     kernels.attention_forward(
         parts, *rows, *places, weights, context.reshape(-1), most_queries, most_rows, work, parts
     )  # fmt: skip
 
     def backward(d_context):
-        d_queries, d_memory = empty(queries.shape, dtype), empty(memory.shape, dtype)
+        d_context = checks.array("d_context", d_context, dtype, M, H)
+        d_queries, d_memory = empty((M, H), dtype), empty((N, H), dtype)
         work = scratch(kernels.attention_work(*size), dtype)
         kernels.attention_backward(
             parts, *rows, weights, d_context.reshape(-1), *places, d_queries.reshape(-1), d_memory.reshape(-1),
@@ -49,6 +56,9 @@ def attention(
     query_offsets, memory_offsets : (B+1,), int64: rows of sequence b are offsets[b] .. offsets[b+1]-1, as in Packed
 
     Returns the context (M, H), 0 where a sequence has no memory, and pullback(d_context) -> d_queries, d_memory.
+    Raises ValueError: `memory: expected shape (9, 4), got (9, 5)`, `query_offsets: expected to start at 0, end at 10
+    and never fall, got [0, 3, 9]`, `memory_offsets: expected 3, one for each of
+    query_offsets, got 4`.
     Cost for m queries and n rows of a sequence: 4*m*n*H flop, twice that backward; m*n weights are kept.
     Source: Luong et al., EMNLP 2015, the score "dot". Reference twin: fastrnn.reference.attention.
     """

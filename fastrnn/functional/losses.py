@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastrnn import threads
+from fastrnn import checks, threads
 from fastrnn.kernels import loss as kernels
 from fastrnn.kernels.target import lanes_of
 from fastrnn.memory import aligned_empty as empty
@@ -31,12 +31,16 @@ def _softmax_cross_entropy(logits, targets, scale, d_logits):
 def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, Callable[[float], np.ndarray]]:
     """Mean of -log softmax(logits)[target] over N rows of (N, V), in nats; pullback(d_loss) returns d_logits.
 
-    Cost: one exponential a logit. Reference twin: fastrnn.reference.loss.softmax_cross_entropy.
+    Raises ValueError: `targets: expected 0 <= token < 65, got 70`, `logits: expected shape (N, V) with V >= 1, got
+    (3, 0)`. Cost: one exponential a logit. Reference twin: fastrnn.reference.loss.softmax_cross_entropy.
     """
-    losses = _softmax_cross_entropy(logits, targets, 0.0, np.empty(0, logits.dtype))
+    dtype, (N, V) = checks.floating("logits", logits), checks.sizes("logits", logits, "(N, V) with V >= 1", 0, 1)
+    logits = checks.array("logits", logits, dtype, N, V).view()
+    targets = checks.tokens("targets", np.array(targets), V, N)  # a copy and a view: as they are, for the pullback
+    losses = _softmax_cross_entropy(logits, targets, 0.0, np.empty(0, dtype))
 
     def pullback(d_loss):
-        d_logits = empty(logits.shape, logits.dtype)
+        d_logits = empty((N, V), dtype)
         _softmax_cross_entropy(logits, targets, float(d_loss) / max(len(targets), 1), d_logits)
         return d_logits
 
@@ -59,10 +63,17 @@ def linear_cross_entropy(
     gradients : arrays for d_weight, d_bias; without them only the loss is computed
     scale : factor of the gradients
 
-    Returns the loss in nats and dx (N, H), or None. Cost: 2*N*H*V flop, three times that with gradients; logits in
-    blocks of 32 MiB, or 16 rows. Reference twin: fastrnn.reference.loss.linear_cross_entropy.
+    Returns the loss in nats and dx (N, H), or None. Raises ValueError: `targets: expected 0 <= token < 65, got 70`,
+    `bias: expected shape (65,), got (64,)`, `d_bias: expected shape (65,), got (64,)`.
+    Cost: 2*N*H*V flop, three times that with gradients; logits in blocks of 32 MiB, or 16 rows. Reference twin:
+    fastrnn.reference.loss.linear_cross_entropy.
     """
-    (N, H), V, dtype = x.shape, len(weight), x.dtype
+    dtype, (N, H) = checks.floating("x", x), checks.sizes("x", x, "(N, H)", 0, 0)
+    V, _ = checks.sizes("weight", weight, "(V, H) with V >= 1", 1, 0)
+    x, weight, bias = checks.arrays(("x", "weight", "bias"), (x, weight, bias), dtype, ((N, H), (V, H), (V,)))
+    targets, scale = checks.tokens("targets", targets, V, N), float(scale)
+    names = "d_weight", "d_bias"
+    checks.targets(names, checks.parts("gradients", gradients, names), dtype, ((V, H), (V,)))
     rows = max(1, min(N, max(_LEAST_ROWS, _LOGITS_BYTES // (V * x.itemsize))))
     parts = threads.for_work(2 * rows * V * H * x.itemsize / 4)
     work = scratch(kernels.linear_cross_entropy_work(rows, V, H, lanes_of(x.itemsize), parts), dtype)

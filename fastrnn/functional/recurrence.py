@@ -6,17 +6,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import threads
-from fastrnn.functional.rows import gather
+from fastrnn import checks, threads
+from fastrnn.functional.rows import picked
 from fastrnn.kernels import recurrent as kernels
-from fastrnn.kernels.cells import Projected, traits
+from fastrnn.kernels.cells import TRAITS, Projected, Traits, traits
 from fastrnn.kernels.pack import padded
 from fastrnn.kernels.target import lanes_of
 from fastrnn.memory import aligned_empty as empty
 from fastrnn.memory import scratch, zeros
 from fastrnn.ragged import Steps
 
+_GRADIENT_NAMES = ("d_W_ih", "d_W_hh", "d_b_ih", "d_b_hh", "d_W_hr", "d_peephole")
+_COTANGENT_NAMES = ("d_h", "d_c")
 _NO_TOKENS = np.empty(0, np.int64)
+_NOTHING = {np.dtype(name): np.empty(0, name) for name in checks.DTYPES}
 
 # Their sums take longer in Python than the arithmetic of a small call in a kernel.
 _forward_work = lru_cache(kernels.recurrent_forward_work)
@@ -55,32 +58,99 @@ def _shards(lengths, shards):
     return _bounds(B, () if equal else tuple(lengths.tolist()), shards)
 
 
-@lru_cache
-def _traits(cell, peepholes, projected):
-    tag = cell(((),) * peepholes) if peepholes else cell()
-    return traits(Projected(tag) if projected else tag)
+class _Layer(NamedTuple):
+    """What a cell and the shapes of its weights say."""
+
+    traits: Traits
+    tag: Any  # without its arrays
+    G: int
+    S: int
+    A: int
+    F: int
+    C: int
+    I: int
+    H: int
+    P: int
+    two_stages: bool
+    shapes: tuple[tuple[int, ...] | None, ...]  # in the order of Weights; None for what there is not
 
 
-def _tag(cell, weights):
-    """The cell's tag with the arrays that its arithmetic reads, and its traits."""
-    tag = cell() if weights.peephole is None else cell(tuple(weights.peephole))
-    tag = tag if weights.W_hr is None else Projected(tag)
-    return tag, _traits(cell, 0 if weights.peephole is None else len(weights.peephole), weights.W_hr is not None)
+@lru_cache(maxsize=512)
+def _layer(cell, W_ih, W_hh, b_ih, b_hh, W_hr, peephole):
+    """The _Layer of a cell and its weights' shapes; whether there are biases and peepholes."""
+    checks.member("cell", cell, tuple(TRAITS))
+    own = TRAITS[cell]
+    if own.message_gates or own.apart:
+        checks.absent("W_hr", W_hr, f"for {cell.__name__}")
+    if not cell._fields:
+        checks.absent("peephole", peephole or None, f"for {cell.__name__}")
+    _, I = checks.axes("W_ih", W_ih, "(G*H, I)", 0, 0)
+    _, P = checks.axes("W_hh", W_hh, "(G*H, P) with P >= 1", 0, 1)
+    _, H = (0, P) if W_hr is None else checks.axes("W_hr", W_hr, "(P, H) with H >= 1", 0, 1)
+    tag, G = cell(((),) * 3) if peephole else cell(), len(own.gates)
+    tag = tag if W_hr is None else Projected(tag)
+    shape = traits(tag)
+    shapes = (G * H, I), (G * H, P), (G * H,), (G * H,), (P, H), (3, H)
+    present = True, True, b_ih, b_hh, W_hr is not None, peephole
+    shapes = tuple([shape if there else None for shape, there in zip(shapes, present, strict=True)])
+    sizes = G, len(shape.states), len(shape.saved), shape.hidden, shape.columns, I, H, P
+    return _Layer(shape, tag, *sizes, shape.stages == 2, shapes)
 
 
-def _message_weights(shape, weights, H):
-    """(P, H): the projection, or the rows of W_hh whose gates the message feeds; flat, and empty without a message."""
-    if weights.W_hr is not None:
-        return weights.W_hr.ravel()
-    fed = shape.hidden * H if shape.stages == 2 else len(weights.W_hh)
-    return weights.W_hh[fed:].ravel()
+class Bound(NamedTuple):
+    """The weights of one layer in one direction, each compared with the others, as kernels take them: flat views."""
+
+    layer: _Layer
+    dtype: np.dtype
+    tag: Any  # of the cell, with the arrays that its arithmetic reads
+    W_ih: np.ndarray
+    W_hh: np.ndarray
+    message: np.ndarray  # (P, H): the projection, or the rows of W_hh whose gates the message feeds; or empty
+    b_ih: np.ndarray
+    b_hh: np.ndarray
+
+
+def bound(cell: type, weights: Weights) -> Bound:
+    """Weights once and for all: the arrays are read at every call, but not compared again.
+
+    Raises ValueError: `W_hh: expected shape (72, 18), got (72, 19)`; TypeError: `b_ih: expected dtype float32, got
+    float64`.
+    """
+    W_ih, W_hh, b_ih, b_hh, W_hr, peephole = weights
+    dtype, shape_of = checks.floating("W_hh", W_hh), checks.shape_of
+    layer = _layer(
+        cell, shape_of(W_ih), shape_of(W_hh), b_ih is not None, b_hh is not None,
+        None if W_hr is None else shape_of(W_hr), peephole is not None,
+    )  # fmt: skip
+    W_ih, W_hh, b_ih, b_hh, W_hr, peephole = checks.arrays(Weights._fields, weights, dtype, layer.shapes)
+    tag, none = layer.tag, _NOTHING[dtype]
+    message = W_hh[layer.F * layer.H :].ravel() if layer.two_stages else none
+    if peephole is not None:
+        tag = cell(tuple(peephole))
+    if W_hr is not None:
+        message, tag = W_hr.ravel(), tag if peephole is None else Projected(tag)
+    b_ih, b_hh = none if b_ih is None else b_ih.ravel(), none if b_hh is None else b_hh.ravel()
+    return Bound(layer, dtype, tag, W_ih.ravel(), W_hh.ravel(), message, b_ih, b_hh)
+
+
+def _inputs(x, table, dtype, N, I):
+    """x (N, I) and no table; or tokens (N,), a copy that nobody can change before the pullback, and their table."""
+    if len(checks.shape_of(x)) != 1:
+        if table is not None:
+            checks.absent("table", checks.shape_of(table), "without tokens")
+        return checks.array("x", x, dtype, N, I), None
+    below = I
+    if table is not None:
+        below, _ = checks.sizes("table", table, "(V, E) with both >= 1", 1, 1)
+        table = checks.array("table", table, dtype, below, I)
+    return checks.tokens("tokens", np.array(x), below, N), table
 
 
 def recurrent(
     cell: type,
     x: np.ndarray,
     initial: tuple[np.ndarray, ...],
-    weights: Weights,
+    weights: Weights | Bound,
     steps: Steps,
     buffer: np.ndarray,
     column: int = 0,
@@ -92,9 +162,9 @@ def recurrent(
     Parameters
     ----------
     cell : tag type of fastrnn.kernels.cells with G gates; projection and peepholes are chosen by `weights`
-    x : (N, I), or tokens (N,), int64, that stand for one-hot rows of size I
+    x : (N, I), or tokens (N,), integers, that stand for one-hot rows of size I
     initial : h (B, P), then the cell's other states (B, H); P is H without a projection
-    weights : as arrays of one dtype
+    weights : as arrays of one dtype; or what `bound` made of them
     steps : the order of the rows
     buffer : (N+2*B, W), out: row B+n, from `column` on, receives h_t of row n; the B rows before and behind are room
         for the initial states
@@ -107,25 +177,38 @@ def recurrent(
     kept. The pullback keeps every element of dL/dh_t, all that reaches h_t from y_t and from later steps, within
     -limit..limit, and writes it to d_hs (N, P).
 
-    All arrays C-contiguous and of one dtype. Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no
-    input product beyond the V rows of the table. Reference twin: fastrnn.reference.sequence.
+    What is read is of one dtype, what is written C-contiguous too. Raises ValueError: `W_hh: expected shape (72, 18),
+    got (72, 19)`, `h: expected shape (3, 18), got (2, 18)`, `tokens: expected 0 <= token < 65, got 70`, `d_W_ih:
+    expected a C-contiguous array to write to, got strides (4, 288)`.
+    Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no input product beyond the V rows of the table.
+    Reference twin: fastrnn.reference.sequence.
     """
-    W_ih, W_hh, b_ih, b_hh, W_hr, _ = weights
-    tag, shape = _tag(cell, weights)
-    G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
-    (B, P), I, H, N, two_stages = initial[0].shape, W_ih.shape[1], len(W_hh) // G, len(x), shape.stages == 2
-    dtype, one_hot, lanes = buffer.dtype, x.ndim == 1, lanes_of(buffer.itemsize)
-    none = empty(0, dtype)
+    own = weights if type(weights) is Bound else bound(cell, weights)
+    checks.instance("steps", steps, Steps)
+    _, W = checks.sizes("buffer", buffer, "(N+2*B, W)", 0, 0)
+    checks.targets(("buffer",), (buffer,), own.dtype, ((steps.N + 2 * steps.B, W),))
+    return _recurrent(own, x, initial, steps, buffer, checks.integer("column", column, 0, W - own.layer.P), keep, table)
+
+
+def _recurrent(weights, x, initial, steps, buffer, column, keep, table):
+    layer, dtype, tag, W_ih, W_hh, message, b_ih, b_hh = weights
+    shape, _, G, S, A, F, C, I, H, P, two_stages, shapes = layer
+    first, count, previous, order = steps.followed
+    B, N, W, lanes, keep = steps.B, steps.N, buffer.shape[1], lanes_of(dtype.itemsize), bool(keep)
+    states = ((B, P),) if S == 1 else ((B, P), (B, H))
+    if len(initial) != S:
+        checks.together("initial", initial, S, "the states")
+    initial = checks.arrays(shape.states, initial, dtype, states)
+    x, table = _inputs(x, table, dtype, N, I)
+    one_hot, none = x.ndim == 1, _NOTHING[dtype]
     own, column_of_own = buffer, column
-    if steps.order is not None:
-        x = x[steps.order] if one_hot else gather(x, steps.order)
+    if order is not None:
+        x = x[order] if one_hot else picked(x, order)
         own, column_of_own = empty((N + 2 * B, P), dtype), 0
     width = own.shape[1]
     tokens, inputs = (x, none) if one_hot else (_NO_TOKENS, x.ravel())
     rows, V = (none, 0) if table is None else (table.ravel(), len(table))
-    message = _message_weights(shape, weights, H)
-    W_ih, W_hh = W_ih.ravel(), W_hh.ravel()
-    plan = threads.for_sequence(len(steps.count), B, N, F * H * P, dtype.itemsize)
+    plan = threads.for_sequence(len(count), B, N, F * H * P, dtype.itemsize)
     bounds, most_rows = _shards(steps.lengths, plan.row_shards)
     own[steps.start : steps.start + B, column_of_own : column_of_own + P] = initial[0]
     flat = own.ravel()
@@ -140,53 +223,61 @@ def recurrent(
         dtype,
     )
     kernels.recurrent_forward(
-        plan.shards, inputs, tokens, rows, W_ih, W_hh, message, none if b_ih is None else b_ih,
-        none if b_hh is None else b_hh, tag, start, steps.first, steps.count, bounds, y, width, final, messages,
-        history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
+        plan.shards, inputs, tokens, rows, W_ih, W_hh, message, b_ih, b_hh, tag, start, first, count, bounds, y, width,
+        final, messages, history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
     )  # fmt: skip
-    if steps.order is not None:
-        gather(own[B : B + N], steps.order, out=buffer[B : B + N], out_column=column)
+    if order is not None:
+        picked(own[B : B + N], order, out=buffer[B : B + N], out_column=column)
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None, need_dx=True):
         need_dx = need_dx and not one_hot
+        checks.only("keep", keep, True)
+        if len(d_final) != S:
+            checks.together("d_final", d_final, S, "the states")
+        d_final = checks.arrays(_COTANGENT_NAMES[:S], d_final, dtype, states)
+        dy = None if dy is None else checks.array("dy", dy, dtype, N, W)
+        checks.targets(_GRADIENT_NAMES, grads, dtype, shapes)
+        if d_table is not None or d_hs is not None:
+            checks.targets(("d_table", "d_hs"), (d_table, d_hs), dtype, ((V, I) if V else None, (N, P)))
         d_start, dx = empty(start.size, dtype), empty((N, I), dtype) if need_dx else none
         zero = zeros(max(I, H), dtype)
         if dy is None:
             dy, dy_row = zero, 0
-        elif steps.order is not None:
-            dy, dy_row = gather(dy, steps.order, column, P).ravel(), P
+        elif order is not None:
+            dy, dy_row = picked(dy, order, column, P).ravel(), P
         else:
             dy, dy_row = dy.ravel()[column:], dy.shape[1]
-        if isinstance(steps.previous, slice):
-            h, h_row = flat[steps.previous.start * width + column_of_own :], width
+        if isinstance(previous, slice):
+            h, h_row = flat[previous.start * width + column_of_own :], width
         else:
-            h, h_row = gather(own, steps.previous, column_of_own, P).ravel(), P
+            h, h_row = picked(own, previous, column_of_own, P).ravel(), P
         dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = [none if d is None else d.ravel() for d in grads]
-        d_message = d_W_hr if W_hr is not None else dW_hh[F * H * P :]
-        own_d_hs = none if d_hs is None else d_hs if steps.order is None else empty(d_hs.shape, dtype)
+        d_message = dW_hh[F * H * P :] if shapes[4] is None else d_W_hr
+        own_d_hs = none if d_hs is None else d_hs if order is None else empty(d_hs.shape, dtype)
         parts = max(plan.shards, threads.for_work(4 * N * G * H * H))
         V_rows = (V or I) if one_hot else 0
         work = scratch(
             _backward_work(N, B, I, H, P, V_rows, C, G, F, S, two_stages, shape.weights, lanes, parts), dtype
         )
         kernels.recurrent_backward(
-            parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, steps.first, steps.count,
+            parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, first, count,
             bounds, messages, history, kept, dy, dy_row, _flat(d_final), limit, d_start, dx.ravel(), own_d_hs.ravel(),
             none if d_table is None else d_table.ravel(), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
             N, B, I, H, P, plan.unit_shards, work, parts,
         )  # fmt: skip
-        if steps.order is not None and d_hs is not None:
-            gather(own_d_hs, steps.order, out=d_hs)
-        if steps.order is not None and need_dx:
-            dx = gather(dx, steps.order)
+        if order is not None and d_hs is not None:
+            picked(own_d_hs, order, out=d_hs)
+        if order is not None and need_dx:
+            dx = picked(dx, order)
         return dx if need_dx else None, _states(d_start, S, B, P, H)
 
     def activations():
+        checks.only("keep", keep, True)
         vectors = kept.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
         found = {name: v for name, v in zip(shape.saved, vectors, strict=True) if name in shape.gates}
         found |= dict(zip(shape.states[1:], history.reshape(N, S - 1, full).transpose(1, 0, 2), strict=True))
-        order = slice(None) if steps.order is None else steps.order
-        return {name: np.array(v[order, :H]) for name, v in found.items()}
+        rows = slice(None) if order is None else order
+        return {name: np.array(v[rows, :H]) for name, v in found.items()}
 
     return _states(final, S, B, P, H), pullback, activations
 
@@ -205,12 +296,25 @@ def recurrent_layer(
     initial, weights, steps: of each direction; the other arguments as in `recurrent`. The pullback(dy or None, d_final,
     grads, d_table=None, limit=inf, d_hs=None, need_dx=True) takes d_final, grads and d_hs of each direction.
     """
-    D, P, B, N = len(steps), initial[0][0].shape[1], len(steps[0].lengths), len(x)
-    buffer = empty((N + 2 * B, D * P), initial[0][0].dtype)
-    runs = [recurrent(cell, x, initial[d], weights[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
-    final, pullbacks, activations = (list(each) for each in zip(*runs, strict=True))
+    D = checks.as_many("steps", steps, (1, 2))
+    if not len(initial) == len(weights) == D:
+        checks.together("initial", initial, D, "the steps")
+        checks.together("weights", weights, D, "the steps")
+    own = [w if type(w) is Bound else bound(cell, w) for w in weights]
+    for each in steps:
+        checks.instance("steps", each, Steps)
+    P, B, N, dtype = own[0].layer.P, steps[0].B, steps[0].N, own[0].dtype
+    for w, each in zip(own[1:], steps[1:], strict=True):
+        checks.only("steps", (each.N, each.B), (N, B))
+        checks.only("weights", (w.layer.shapes, w.dtype), (own[0].layer.shapes, dtype))
+    buffer = empty((N + 2 * B, D * P), dtype)
+    runs = [_recurrent(own[d], x, initial[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
+    final, pullbacks, activations = [run[0] for run in runs], [run[1] for run in runs], [run[2] for run in runs]
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=(None, None), need_dx=True):
+        if not len(d_final) == len(grads) == D:
+            checks.together("d_final", d_final, D, "the steps")
+            checks.together("grads", grads, D, "the steps")
         pulled = [p(dy, d_final[d], grads[d], d_table, limit, d_hs[d], need_dx) for d, p in enumerate(pullbacks)]
         dx = pulled[0][0]
         for other, _ in pulled[1:]:
@@ -250,23 +354,24 @@ def stepper(
 
     Cost: 2*B*G*H*(I+P) flop a step, in this thread. Reference twin: fastrnn.reference.cells.cell_forward.
     """
-    own = weights if weights.peephole is None else weights._replace(peephole=weights.peephole.copy())
-    tag, shape = _tag(cell, own)
-    G, S, A, F, C = len(shape.gates), len(shape.states), len(shape.saved), shape.hidden, shape.columns
-    I, P, H, dtype = weights.W_ih.shape[1], weights.W_hh.shape[1], len(weights.W_hh) // G, weights.W_hh.dtype
-    sizes = kernels.step_sizes(B, I, H, P, G, F, C, S, A, shape.stages == 2, lanes_of(dtype.itemsize))
+    B, peephole = checks.integer("B", B, 1), weights.peephole
+    own = weights if peephole is None else weights._replace(peephole=np.array(peephole))
+    layer, dtype, tag, *_ = bound(cell, own)
+    _, _, G, S, A, F, C, I, H, P, two_stages, shapes = layer
+    sizes = kernels.step_sizes(B, I, H, P, G, F, C, S, A, two_stages, lanes_of(dtype.itemsize))
     arena = empty(sum(sizes), dtype)
     ih, hh, message, bias, state, _, _ = np.split(arena, np.cumsum(sizes)[:-1])
     state[:] = 0
     none, arguments = np.empty(0, dtype), (arena, np.array([0, B, I, H, P]), tag)
 
     def pack(weights):
-        if own.peephole is not None:
+        given = bound(cell, weights)
+        checks.only("weights", (given.layer.shapes, given.dtype), (shapes, dtype))
+        if peephole is not None:
             own.peephole[:] = weights.peephole
         kernels.pack_layer(
-            1, weights.W_ih.reshape(-1), weights.W_hh.reshape(-1), _message_weights(shape, weights, H),
-            none if weights.b_ih is None else weights.b_ih, none if weights.b_hh is None else weights.b_hh, none, tag,
-            I, H, P, ih, hh, message, bias, none, none, 1,
+            1, given.W_ih, given.W_hh, given.message, given.b_ih, given.b_hh, none, tag, I, H, P, ih, hh, message, bias,
+            none, none, 1,
         )  # fmt: skip
 
     step = kernels.step.resolved(empty(B * I, dtype), empty(B * P, dtype), *arguments)

@@ -4,9 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastrnn import threads
+from fastrnn import checks, threads
 from fastrnn.kernels import embedding as kernels
 from fastrnn.memory import aligned_empty as empty
+
+
+def picked(source, index, column=0, width=None, out=None, out_column=0):
+    """`gather` for indices that are known to fit."""
+    D = source.shape[1] if width is None else width
+    out = empty((len(index), D), source.dtype) if out is None else out
+    parts = threads.for_bytes(2 * len(index) * D * source.itemsize)
+    flat, target = source.reshape(-1)[column:], out.reshape(-1)[out_column:]
+    kernels.gather(parts, flat, source.shape[1], index, D, target, out.shape[1], parts)
+    return out
 
 
 def gather(
@@ -17,29 +27,39 @@ def gather(
     out: np.ndarray | None = None,
     out_column: int = 0,
 ) -> np.ndarray:
-    """Rows (n, D) of source (V, W) by index (n,), int64, and rows of 0 where it is negative.
+    """Rows (n, D) of source (V, W) by index (n,), integers below V, and rows of 0 where it is negative.
 
     D = width columns are read from `column` on, all by default, and written to `out` from `out_column` on, or returned.
+    Raises ValueError: `index: expected index < 5, got 5`, `width: expected an integer in 0..40, got 41`.
     Cost: n*D elements copied. Reference twin: fastrnn.reference.embedding.gather.
     """
-    D = source.shape[1] if width is None else width
-    out = empty((len(index), D), source.dtype) if out is None else out
-    parts = threads.for_bytes(2 * len(index) * D * source.itemsize)
-    flat, target = source.reshape(-1)[column:], out.reshape(-1)[out_column:]
-    kernels.gather(parts, flat, source.shape[1], index, D, target, out.shape[1], parts)
-    return out
+    dtype, shape = checks.floating("source", source), checks.sizes("source", source, "(V, W)", 0, 0)
+    source, index = checks.array("source", source, dtype, *shape), checks.indices("index", index, shape[0])
+    column = checks.integer("column", column, 0, shape[1])
+    D = checks.integer("width", shape[1] if width is None else width, 0, shape[1] - column)
+    if out is not None:
+        columns = checks.sizes("out", out, "(n, columns)", 0, 0)[1]
+        checks.targets(("out",), (out,), dtype, ((len(index), columns),))
+        checks.integer("out_column", out_column, 0, columns - D)
+    return picked(source, index, column, D, out, out_column if out is not None else 0)
 
 
 def embedding(tokens: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Callable[..., None]]:
-    """Rows (N, D) of weight (V, D) by tokens (N,), int64; pullback(dy, d_weight) writes d_weight.
+    """Rows (N, D) of weight (V, D) by tokens (N,), integers below V; pullback(dy, d_weight) writes d_weight.
 
+    Raises ValueError: `tokens: expected 0 <= token < 65, got 70`, `dy: expected shape (50, 8), got (50, 9)`.
     Cost: N*D elements copied. Reference twin: fastrnn.reference.embedding.
     """
-    y = gather(weight, tokens)
+    dtype, (V, D) = checks.floating("weight", weight), checks.sizes("weight", weight, "(V, D)", 0, 0)
+    (N,) = checks.sizes("tokens", tokens, "(N,)", 0)
+    tokens = checks.tokens("tokens", np.array(tokens), V, N)  # a copy, which nobody can change before the pullback
+    y = picked(checks.array("weight", weight, dtype, V, D), tokens)
 
     def pullback(dy, d_weight):
+        dy = checks.array("dy", dy, dtype, N, D)
+        checks.targets(("d_weight",), (d_weight,), dtype, ((V, D),))
         parts = threads.for_bytes(2 * dy.nbytes)
         d_weight[...] = 0
-        kernels.scatter_add(parts, dy.reshape(-1), tokens, weight.shape[1], d_weight.reshape(-1), parts)
+        kernels.scatter_add(parts, dy.reshape(-1), tokens, D, d_weight.reshape(-1), parts)
 
     return y, pullback

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastrnn import threads
+from fastrnn import checks, threads
 from fastrnn.kernels import matmul
 from fastrnn.kernels import time_delay as kernels
 from fastrnn.kernels.target import lanes_of
@@ -25,27 +25,39 @@ def time_delay(
     shifts : (k,), int64, in steps
 
     Returns y (N, O) and pullback(dy, d_weight, d_bias or None), which writes both and returns dx.
+    Raises ValueError: `x: expected shape (15, 5), got (15, 6)`, `shifts: expected shape (3,), got (2,)`, `steps:
+    expected steps that go forwards, got reverse ones`.
     Cost: 2*N*O*I*k flop, twice that backward. Reference twin: fastrnn.reference.time_delay.
     """
-    (N, I), (O, _, taps), dtype = x.shape, weight.shape, x.dtype
-    lanes = lanes_of(x.itemsize)
-    parts = threads.for_work(2 * N * O * I * taps * x.itemsize / 4)
-    first, count = steps.first, steps.count
+    checks.instance("steps", steps, Steps)
+    checks.forwards("steps", steps.reverse)
+    dtype, (O, I, taps) = (
+        checks.floating("weight", weight),
+        checks.sizes("weight", weight, "(O, I, k) with all >= 1", 1, 1, 1),
+    )
+    N, (first, count, *_), shapes = steps.N, steps.followed, ((O, I, taps), None if bias is None else (O,))
+    x, weight, bias = checks.arrays(("x", "weight", "bias"), (x, weight, bias), dtype, ((N, I), *shapes))
+    x, weight = x.reshape(-1), weight.reshape(-1)
+    shifts = np.clip(checks.shifts("shifts", shifts, taps), -len(count), len(count))  # beyond, nothing is to be seen
+    lanes = lanes_of(dtype.itemsize)
+    parts = threads.for_work(2 * N * O * I * taps * dtype.itemsize / 4)
 
     def convolved(rows, shifts, in_size, in_stride, out_size, out_stride, start):
         out = empty((N, out_size), dtype)
         work = scratch(kernels.convolve_work(taps, in_size, out_size, lanes, parts), dtype)
         kernels.convolve(
-            parts, rows.reshape(-1), in_size, first, count, shifts, weight.reshape(-1), in_stride, out_stride, out_size,
-            start, out.reshape(-1), N, work, parts,
+            parts, rows.reshape(-1), in_size, first, count, shifts, weight, in_stride, out_stride, out_size, start,
+            out.reshape(-1), N, work, parts,
         )  # fmt: skip
         return out
 
     def pullback(dy, d_weight, d_bias):
+        dy = checks.array("dy", dy, dtype, N, O)
+        checks.targets(("d_weight", "d_bias"), (d_weight, d_bias), dtype, shapes)
         dx = convolved(dy, -shifts, O, I * taps, I, taps, zeros(I, dtype))
         work = scratch(kernels.weight_gradient_work(taps, I, O, lanes, parts), dtype)
         kernels.weight_gradient(
-            parts, x.reshape(-1), I, first, count, shifts, dy.reshape(-1), O, zeros(O, dtype), d_weight.reshape(-1), N,
+            parts, x, I, first, count, shifts, dy.reshape(-1), O, zeros(O, dtype), d_weight.reshape(-1), N,
             work, parts,
         )  # fmt: skip
         if d_bias is not None:

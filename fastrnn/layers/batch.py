@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn import checks, functional, ragged
+from fastrnn import checks, ragged
+from fastrnn.functional.rows import picked
 from fastrnn.ragged import Packed, Steps
 
 
@@ -70,11 +71,11 @@ class Ragged(NamedTuple):
             checks.same(f"{name}.offsets", value.offsets, self.offsets)
             value = value.data
         found = checks.array(name, value, dtype, *self.leading, width, letters=letters)
-        return functional.gather(found.reshape(math.prod(self.leading), width), self.places)
+        return picked(found.reshape(math.prod(self.leading), width), self.places)
 
     def put(self, rows: np.ndarray) -> np.ndarray | Packed:
         """The caller's layout of rows."""
-        found = functional.gather(rows, self.origins).reshape(*self.leading, rows.shape[1])
+        found = picked(rows, self.origins).reshape(*self.leading, rows.shape[1])
         return found if self.offsets is None else Packed(found, self.offsets)
 
     def take_state(self, state: np.ndarray) -> np.ndarray:
@@ -91,7 +92,7 @@ class Ragged(NamedTuple):
 def packed(x: Packed) -> Ragged:
     """The batch of a Packed."""
     lengths = x.lengths
-    return _ragged((len(x.data),), lengths.shape, x.offsets, lengths, x.offsets[:-1], 1)
+    return _ragged((int(x.offsets[-1]),), lengths.shape, x.offsets, lengths, x.offsets[:-1], 1)
 
 
 def arranged(leading: tuple[int, ...], batch_first: bool, lengths: object) -> Dense | Ragged:

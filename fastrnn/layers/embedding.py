@@ -30,7 +30,7 @@ class Embedding(Layer):
 
     def _run(self, tokens):
         tokens = checks.tokens("tokens", tokens, self.num_embeddings, *np.shape(tokens))
-        y, pullback = functional.embedding(tokens.reshape(-1), self.parameters["weight"])
+        y, pullback = functional.embedding(tokens.reshape(-1), self.parameters.views()["weight"])
         return y.reshape(*tokens.shape, self.embedding_dim), pullback
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
@@ -44,11 +44,12 @@ class Embedding(Layer):
         float32`. Reference twin: fastrnn.reference.embedding.
         """
         y, backward = self._run(tokens)
+        shape = y.shape
 
         def pullback(dy, grads=None):
-            dy = checks.array("dy", dy, self.dtype, *y.shape)
+            dy = checks.array("dy", dy, self.dtype, *shape)
             grads = self.parameters.gradients(grads)
-            backward(dy, grads["weight"])
+            backward(dy.reshape(-1, self.embedding_dim), grads.views()["weight"])
             return grads
 
         return y, pullback

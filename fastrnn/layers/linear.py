@@ -37,7 +37,7 @@ class Linear(Layer):
     def _run(self, x):
         shape = np.shape(x)
         x = checks.array("x", x, self.dtype, *shape[:-1], self.in_features, letters="(..., in_features)")
-        rows, p = math.prod(shape[:-1]), self.parameters
+        rows, p = math.prod(shape[:-1]), self.parameters.views()
         y, pullback = functional.linear(x.reshape(rows, self.in_features), p["weight"], p.get("bias"))
         return x.shape, y.reshape(*shape[:-1], self.out_features), pullback
 
@@ -54,9 +54,10 @@ class Linear(Layer):
         shape, y, backward = self._run(x)
 
         def pullback(dy, grads=None):
-            dy = checks.array("dy", dy, self.dtype, *y.shape)
+            dy = checks.array("dy", dy, self.dtype, *shape[:-1], self.out_features)
             grads = self.parameters.gradients(grads)
-            dx = backward(dy.reshape(math.prod(shape[:-1]), self.out_features), grads["weight"], grads.get("bias"))
+            own = grads.views()
+            dx = backward(dy.reshape(math.prod(shape[:-1]), self.out_features), own["weight"], own.get("bias"))
             return dx.reshape(shape), grads
 
         return y, pullback

@@ -81,7 +81,8 @@ class Recursive(Layer):
         self.parameters.flat[:] = np.random.default_rng(seed).uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
 
     def _weights(self, parameters):
-        return Weights(*[parameters.get(name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")])
+        views = parameters.views()
+        return Weights(*[views.get(name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")])
 
     def _run(self, x, trees, keep):
         checks.instance("trees", trees, Trees)
@@ -117,12 +118,13 @@ class Recursive(Layer):
         2*H*H*(3 + their number); twice all that backward. Reference twin: fastrnn.reference.recursive.
         """
         state, backward = self._run(x, trees, keep=True)
+        shape = state[0].shape
 
         def pullback(d_state, grads=None):
             names = [f"d{name}" for name in self.state_names]
             cotangents = (d_state,) if len(names) == 1 else checks.parts("d_state", d_state, names)
             found = [
-                None if d is None else checks.array(name, d, self.dtype, *state[0].shape, letters="(N, hidden_size)")
+                None if d is None else checks.array(name, d, self.dtype, *shape, letters="(N, hidden_size)")
                 for name, d in zip(names, cotangents, strict=True)
             ]
             grads = self.parameters.gradients(grads)

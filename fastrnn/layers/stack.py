@@ -64,7 +64,7 @@ class Stack(Layer):
         super().__init__(shapes, dtype)
         others = len(traits.states) - 1
         self._cell, self._directions = cell, (False, True)[:D]
-        self._bound: tuple[Parameters | None, list[Weights]] = None, []
+        self._bound: tuple[Parameters | None, list[Weights], list[functional.Bound]] = None, [], []
         self.state_names, self._widths = traits.states, (P, *[H] * others)
         self._width_letters = ("proj_size" if P < H else "hidden_size", *["hidden_size"] * others)
         generator = np.random.default_rng(seed)
@@ -80,19 +80,23 @@ class Stack(Layer):
 
     def _weights(self, parameters):
         """Weights, or gradients, for each layer and direction."""
-        return [Weights(*[name and parameters[name] for name in names]) for names in self._names]
+        views = parameters.views()
+        return [Weights(*[name and views[name] for name in names]) for names in self._names]
+
+    def _bind(self):
+        """The parameters, their Weights, and what `bound` makes of these, while `parameters` is the same object."""
+        parameters = self._parameters
+        if self._bound[0] is not parameters:
+            weights = self._weights(parameters)
+            self._bound = parameters, weights, [functional.bound(self._cell, own) for own in weights]
+        return self._bound
 
     def _own_weights(self):
-        """Views into the flat buffer, which hold as long as `parameters` is the same object."""
-        parameters, weights = self._bound
-        if parameters is not self.parameters:
-            weights = self._weights(self.parameters)
-            self._bound = self.parameters, weights
-        return weights
+        return self._bind()[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the views, which a copy would no longer share with its parameters."""
-        return {**self.__dict__, "_bound": (None, [])}
+        return {**self.__dict__, "_bound": (None, [], [])}
 
     def run(
         self,
@@ -116,7 +120,7 @@ class Stack(Layer):
         Returns y (N, D*P), the final states, pullback(dy or None, d_final, grads, d_table=None) -> dx, d_initial that
         fills grads, and a function that gives h and the activations (N, width) of each layer and direction.
         """
-        D, own, layers, undrops, final, y = len(self._directions), self._own_weights(), [], [], [], x
+        D, own, layers, undrops, final, y = len(self._directions), self._bind()[2], [], [], [], x
         for k in range(len(self._names) // D):
             places = range(k * D, k * D + D)
             if k and training:

@@ -72,13 +72,8 @@ class Stream:
                 own[...] = source
 
     def refresh(self) -> None:
-        """Read the layer's weights again; the state stays.
-
-        Raises ValueError: `weight_ih_l0: expected shape (512, 64), got (512, 65)`, where the layer has others by now.
-        """
-        weights = self._weights.empty_like()
-        weights.update(self._layer.parameters)
-        self._pack(weights)
+        """Read the layer's weights again; the state stays."""
+        self._pack(_copied(self._layer.parameters))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The output after the next step.

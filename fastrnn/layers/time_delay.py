@@ -69,7 +69,7 @@ class TimeDelay(Layer):
 
     def _run(self, x, lengths):
         batch, rows = taken(x, self.batch_first, lengths, self.dtype, self.in_channels, "in_channels")
-        p = self.parameters
+        p = self.parameters.views()
         y, pullback = functional.time_delay(rows, p["weight"], p.get("bias"), batch.steps(False), self.shifts)
         return batch, batch.put(y), pullback
 
@@ -99,6 +99,7 @@ class TimeDelay(Layer):
         def pullback(dy, grads=None):
             dy = batch.take("dy", dy, self.dtype, self.out_channels)
             grads = self.parameters.gradients(grads)
-            return batch.put(backward(dy, grads["weight"], grads.get("bias"))), grads
+            own = grads.views()
+            return batch.put(backward(dy, own["weight"], own.get("bias"))), grads
 
         return y, pullback

@@ -104,10 +104,9 @@ class CharLM(Network):
         return rnn.arrays_of("state", names, state, (rnn.num_layers, batch), letters)
 
     def _checked(self, tokens, state, targets=None):
-        V = len(self.vocabulary)
-        tokens = checks.tokens("tokens", tokens, V, None, None, letters="(T, B)")
+        tokens = checks.integers("tokens", tokens, None, None, letters="(T, B)")  # the operations look at their values
         if targets is not None:
-            targets = checks.tokens("targets", targets, V, *tokens.shape, letters="(T, B)")
+            targets = checks.integers("targets", targets, *tokens.shape, letters="(T, B)")
         return tokens, self._states(state, tokens.shape[1]), targets
 
     def _hidden(self, tokens, states, training):
@@ -153,7 +152,7 @@ class CharLM(Network):
         y, states, backward = self._hidden(tokens, states, training=True)
         dropped, undrop = self._dropout.vjp(y)
         grads = self.parameters.gradients(grads)
-        groups = {name: grads.group(name) for name in self._parts}
+        groups = self._groups(grads)
         p, g = self.decoder.parameters, groups["decoder"]
         loss, dy = functional.linear_cross_entropy(
             dropped, p["weight"], p["bias"], targets.reshape(-1), (g["weight"], g["bias"]), scale

@@ -51,10 +51,11 @@ def packed(name: str, sequences: Sequences, dtype: np.dtype, width: int | None, 
     found = joined(name, sequences, *(() if width is None else (width,)))
     if len(found.offsets) < 2:
         raise ValueError(f"{name}: expected at least one sequence, got none")
+    N = int(found.offsets[-1])
     if below is None:
-        data = checks.array(name, found.data, dtype, len(found.data), width, letters="(N, input_size)")
+        data = checks.array(name, found.data, dtype, N, width, letters="(N, input_size)")
     else:
-        data = checks.tokens(name, found.data, below, len(found.data), letters="(N,)")
+        data = checks.tokens(name, found.data, below, N, letters="(N,)")
     return found if data is found.data else Packed(data, found.offsets)
 
 
@@ -139,6 +140,12 @@ class Encoder:
             "dropout": self.rnn.dropout,
             "dtype": self.rnn.dtype.name,
         }
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Parts stay: a model's optimiser trains the buffer that they were given."""
+        if name in ("rnn", "embedding") and name in self.__dict__:
+            checks.unchanged(name, value, self.__dict__[name])
+        super().__setattr__(name, value)
 
     @property
     def width(self) -> int:

@@ -46,11 +46,28 @@ class Network:
     """
 
     def __init__(self, parts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        self._parts = {name: part for name, part in parts.items() if part is not None}
+        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
         self.parameters = Parameters.joined({name: part.parameters for name, part in self._parts.items()})
         for name, part in self._parts.items():
             part.parameters = self.parameters.group(name)
         self.config = dict(config)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Parts stay: the optimiser trains the buffer that they were given."""
+        built = self.__dict__.get(name)
+        if name == "parameters" or any(built is part for part in self.__dict__.get("_parts", {}).values()):
+            checks.unchanged(name, value, value if built is None else built)
+        super().__setattr__(name, value)
+
+    def _groups(self, grads: Parameters) -> dict[str, Parameters]:
+        """The place of each part's gradients, once it is known that the part reads the parameters that are trained.
+
+        Raises ValueError: `decoder.parameters: expected the model's own, got others`.
+        """
+        for name, part in self._parts.items():
+            if not part.parameters.is_group_of(self.parameters):
+                raise ValueError(f"{name}.parameters: expected the model's own, got others")
+        return {name: grads.group(name) for name in self._parts}
 
     @classmethod
     def least_elements(cls, config: Mapping[str, Any]) -> int:
@@ -120,7 +137,7 @@ class Model(Network, ABC):
     ) -> tuple[float, Parameters]:
         """The mean loss, dropout active, and scale times its gradients, in `grads` if given, else in new memory."""
         grads = self.parameters.gradients(grads)
-        return self._objective(batch, {name: grads.group(name) for name in self._parts}, scale), grads
+        return self._objective(batch, self._groups(grads), scale), grads
 
     def train_step(
         self,
