@@ -109,6 +109,7 @@ class Trees:
         lengths : (B,) integers >= 0. Raises ValueError: `lengths: expected 0 <= length, got -1`.
         """
         lengths = checks.counts("lengths", lengths, "0 <= length")
+        checks.addressable("lengths", (int(lengths.sum(dtype=np.longdouble)),), lengths.itemsize)
         parents = np.arange(1, lengths.sum() + 1)
         parents[np.cumsum(lengths)[lengths > 0] - 1] = -1
         return cls(parents)

@@ -21,7 +21,10 @@ class Dropout:
 
     def __init__(self, p: float = 0.5, *, seed: Any = None) -> None:
         self.p = checks.number("p", p, 0.0, 1.0)
-        self._generator = np.random.default_rng(seed)
+        self._generator = checks.generator(seed)
+
+    def __repr__(self) -> str:
+        return f"Dropout(p={self.p})"
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """x itself."""

@@ -78,7 +78,7 @@ class Recursive(Layer):
         shapes |= {"weight_hh": ((G + forgets) * H, K * H)}
         shapes |= {"bias_ih": (G * H,), "bias_hh": (G * H,)} if bias else {}
         super().__init__(shapes, dtype)
-        self.parameters.flat[:] = np.random.default_rng(seed).uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
+        self.parameters.flat[:] = checks.generator(seed).uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
 
     def _weights(self, parameters):
         return Weights(*[parameters.get(name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")])

@@ -12,7 +12,6 @@ from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU, GRUResetBefore
 from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.layer import Layer
-from fastrnn.parameters import Parameters
 from fastrnn.ragged import Steps
 
 States = tuple[np.ndarray, ...]  # h, and what else a cell carries
@@ -64,10 +63,10 @@ class Stack(Layer):
         super().__init__(shapes, dtype)
         others = len(traits.states) - 1
         self._cell, self._directions = cell, (False, True)[:D]
-        self._bound: tuple[Parameters | None, list[Weights]] = None, []
+        self._bound: tuple[np.ndarray | None, list[Weights]] = None, []
         self.state_names, self._widths = traits.states, (P, *[H] * others)
         self._width_letters = ("proj_size" if P < H else "hidden_size", *["hidden_size"] * others)
-        generator = np.random.default_rng(seed)
+        generator = checks.generator(seed)
         self.parameters.flat[:] = generator.uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
         if not bias:
             checks.absent("forget_bias", forget_bias, "without bias")
@@ -83,11 +82,11 @@ class Stack(Layer):
         return [Weights(*[name and parameters[name] for name in names]) for names in self._names]
 
     def _own_weights(self):
-        """Views into the flat buffer, which hold as long as `parameters` is the same object."""
-        parameters, weights = self._bound
-        if parameters is not self.parameters:
+        """Views into the flat buffer, which hold as long as it is the same."""
+        flat, weights = self._bound
+        if flat is not self.parameters.flat:
             weights = self._weights(self.parameters)
-            self._bound = self.parameters, weights
+            self._bound = self.parameters.flat, weights
         return weights
 
     def __getstate__(self) -> dict[str, Any]:

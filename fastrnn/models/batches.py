@@ -5,17 +5,31 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import checks
 from fastrnn.ragged import Packed
 
 
-def count(values: Any) -> int:
+def count(values: Any, name: str = "data") -> int:
     """Sequences of a Packed, or the length of a list or an array."""
-    return len(values.offsets) - 1 if isinstance(values, Packed) else len(values)
+    return len(values.offsets) - 1 if isinstance(values, Packed) else checks.counted(name, values)
 
 
 def terms(targets: Any) -> int:
     """What a mean loss is taken over: the steps of a Packed, or the number of targets."""
     return len(targets.data) if isinstance(targets, Packed) else len(targets)
+
+
+def first_bad(name: str, values: Any) -> str:
+    """The first sequence that holds what is not finite, in words: `targets[2] holds nan`; empty if none does."""
+    rows = values.data if isinstance(values, Packed) else values
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
+        return ""
+    bad = np.argwhere(~np.isfinite(rows))[:1]
+    if not len(bad):
+        return ""
+    row, found = bad[0, 0], rows[tuple(bad[0])]
+    sequence = np.searchsorted(values.offsets, row, side="right") - 1 if isinstance(values, Packed) else row
+    return f"{name}[{sequence}] holds {found}"
 
 
 def taken(values: Any, index: np.ndarray) -> Any:

@@ -51,7 +51,7 @@ class SequenceTagger(SequenceModel):
         super().__init__(head, own["num_classes"] or own["num_outputs"], own, seed, options)
 
     def _checked(self, batch):
-        inputs, targets = batch
+        inputs, targets = self._both(batch)
         x = self.encoder.packed("inputs", inputs)
         tail = () if isinstance(self.head, Classes) else (self.head.out_features,)
         y = joined("targets", targets, *tail)
