@@ -19,17 +19,12 @@ def terms(targets: Any) -> int:
     return len(targets.data) if isinstance(targets, Packed) else len(targets)
 
 
-def first_bad(name: str, values: Any) -> str:
-    """The first sequence that holds what is not finite, in words: `targets[2] holds nan`; empty if none does."""
-    rows = values.data if isinstance(values, Packed) else values
-    if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
+def not_finite(values: Any) -> str:
+    """The first number of a Packed or an array that is not finite, as text; empty if all are."""
+    found = values.data if isinstance(values, Packed) else values
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
         return ""
-    bad = np.argwhere(~np.isfinite(rows))[:1]
-    if not len(bad):
-        return ""
-    row, found = bad[0, 0], rows[tuple(bad[0])]
-    sequence = np.searchsorted(values.offsets, row, side="right") - 1 if isinstance(values, Packed) else row
-    return f"{name}[{sequence}] holds {found}"
+    return "".join(map(str, found[~np.isfinite(found)][:1]))
 
 
 def taken(values: Any, index: np.ndarray) -> Any:

@@ -8,10 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-
 from fastrnn import checkpoint, checks, flow, optim
-from fastrnn.models.batches import batches, count, first_bad, terms
+from fastrnn.models.batches import batches, count, not_finite, terms
 from fastrnn.parameters import Parameters
 
 Groups = Mapping[str, Parameters]  # the gradients of each part
@@ -151,7 +149,7 @@ class Model(Network, ABC):
         clip_step : see fastrnn.clip_steps
 
         With a gradient that is not finite nothing is updated, and a RuntimeWarning says so and where it comes from:
-        `train_step: expected a finite gradient, got norm nan, targets[2] holds nan; nothing is updated`, or of a
+        `train_step: expected a finite gradient, got norm nan, targets hold nan; nothing is updated`, or of a
         parameter `head.weight holds inf`, or `first at step 17 of layer 0 of LSTM`.
 
         Raises ValueError: `optimizer: expected one of this model's parameters, got one of others`; TypeError:
@@ -174,11 +172,11 @@ class Model(Network, ABC):
     def _first_bad(self, batch):
         """What is not finite where a gradient isn't, in words: the batch's, else a parameter, else a step back."""
         for name, values in zip(self.batch_names, self._checked(batch), strict=True):
-            if found := first_bad(name, values):
-                return found
+            if found := not_finite(values):
+                return f"{name} hold {found}"
         for name, value in self.parameters.items():
-            if not (finite := np.isfinite(value)).all():
-                return f"{name} holds {value[~finite][0]}"
+            if found := not_finite(value):
+                return f"{name} holds {found}"
         return flow.first_bad(lambda: self.loss_and_gradients(batch))
 
     def fit(
