@@ -1,7 +1,12 @@
 """Reading, splitting and windowing text."""
 
 import gzip
+import io
+import os
 import re
+import sys
+import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -64,6 +69,81 @@ def test_gzip_damaged_anywhere_is_an_error(tmp_path):
         damaged = bytearray(whole)
         damaged[i] ^= 0x10
         assert error_of(write(tmp_path, bytes(damaged))).startswith("damaged gzip: ")
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_text_may_be_so_long_and_no_longer(tmp_path, compress):
+    path = write(tmp_path, compress(b"ab" * 50))
+    assert read_text(path, 100) == "ab" * 50
+    with pytest.raises(ValueError) as caught:
+        read_text(path, 99)
+    assert str(caught.value) == f"{path}: expected at most 99 bytes of text, got more"
+
+
+@pytest.mark.real_memory
+def test_a_gzip_that_expands_is_read_no_further(tmp_path):
+    """16 KB that stand for 16 MiB."""
+    path = write(tmp_path, gzip.compress(bytes(1 << 24)))
+    assert path.stat().st_size < 20_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="expected at most 1000 bytes of text, got more"):
+            read_text(path, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_without_an_end_is_read_no_further():
+    with pytest.raises(ValueError) as caught:
+        read_text("/dev/zero", 1 << 21)
+    assert str(caught.value) == "/dev/zero: expected at most 2097152 bytes of text, got more"
+
+
+@pytest.mark.parametrize("data", [AWKWARD.encode(), gzip.compress(AWKWARD.encode())], ids=["plain", "gzip"])
+def test_a_pipe_is_read_to_its_end(tmp_path, data):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def fill():
+        with open(path, "wb", buffering=0) as file:
+            for i in range(len(data)):  # the first bytes, which tell gzip, one by one
+                file.write(data[i : i + 1])
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    assert read_text(path) == AWKWARD
+    writer.join()
+
+
+@pytest.mark.parametrize("data", [AWKWARD.encode(), gzip.compress(AWKWARD.encode())], ids=["plain", "gzip"])
+def test_standard_input(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert read_text("-") == AWKWARD
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (io.TextIOWrapper(io.BytesIO()), "standard input: empty"),
+        (io.TextIOWrapper(io.BytesIO(b"a\xff")), "standard input: expected UTF-8, got byte 0xff at 1"),
+        (io.TextIOWrapper(io.BytesIO(b"abcd")), "standard input: expected at most 3 bytes of text, got more"),
+        (io.TextIOWrapper(io.BytesIO(b"\x1f\x8b")), "standard input: damaged gzip: "),
+        (io.StringIO("text"), "standard input: closed"),
+        (None, "standard input: closed"),
+    ],
+)
+def test_what_is_no_text_on_standard_input_is_named(monkeypatch, stdin, message):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(ValueError) as caught:
+        read_text("-", 3)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("path", [None, 0, b"book.txt"], ids=repr)
+def test_what_is_no_path_is_named(path):
+    with pytest.raises(TypeError, match=f"^path: expected a string or a Path, got {type(path).__name__}$"):
+        read_text(path)
 
 
 def test_a_file_that_cannot_be_read_is_an_os_error(tmp_path):
