@@ -72,7 +72,7 @@ def save(
     checks.path(path)
     try:
         data = _serialized(model, optimizer, step, extra)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:  # also JSON's, of extra values
         raise CheckpointError(f"{path}: not written: {error}") from error
     try:
         _write(Path(os.path.realpath(path)), data)
@@ -85,6 +85,8 @@ def _serialized(model, optimizer, step, extra):
     kind = MODELS[checks.choice("model", type(model).__name__, tuple(MODELS))]
     if optimizer is not None and not hasattr(optimizer, "state_dict"):
         raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
+    if not isinstance(extra, (Mapping, type(None))):
+        raise TypeError(f"extra: expected a mapping, got {type(extra).__name__}")
     tensors = {name: np.ascontiguousarray(value) for name, value in model.parameters.items()}
     state = optimizer.state_dict() if optimizer else {}
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}

@@ -178,6 +178,13 @@ def number(name: str, value: object, low: float = 0.0, high: float = float("inf"
     return found
 
 
+def flag(name: str, value: object) -> bool:
+    """True or False, also as 1 or 0; not what merely counts as one, as another argument in its place would."""
+    if not isinstance(value, (bool, np.bool_, int, np.integer)) or value not in (0, 1):
+        raise TypeError(f"{name}: expected True or False, got {_got(value)}")
+    return bool(value)
+
+
 def betas(value: object) -> tuple[float, float]:
     """The decay rates of two moments, in 0..1 without 1."""
     found = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
@@ -189,8 +196,7 @@ def betas(value: object) -> tuple[float, float]:
 def vocabulary(value: object) -> str:
     """A string in which every character occurs once."""
     if not isinstance(value, str) or not value or len(set(value)) != len(value):
-        shown = value[:40] if isinstance(value, str) else value
-        raise ValueError(f"vocabulary: expected characters, each once, got {shown!r}")
+        raise ValueError(f"vocabulary: expected characters, each once, got {_got(value)}")
     return value
 
 
@@ -357,6 +363,27 @@ def generator(seed: Any) -> np.random.Generator:
         return np.random.default_rng(seed)
     except (TypeError, ValueError):
         raise TypeError(f"seed: expected None, an integer >= 0 or a Generator, got {_got(seed)}") from None
+
+
+def either(name: str, **values: object) -> None:
+    """Exactly one of two arguments."""
+    if sum(value is None for value in values.values()) != 1:
+        got = " and ".join(f"{key}={_line(str(value))}" for key, value in values.items())
+        raise ValueError(f"{name}: expected either {' or '.join(values)}, got {got}")
+
+
+def function(name: str, value: object) -> None:
+    """What can be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+
+
+def iterable(name: str, value: Any) -> None:
+    """Values one after another."""
+    try:
+        iter(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a list, got {type(value).__name__}") from None
 
 
 def counted(name: str, value: Any) -> int:

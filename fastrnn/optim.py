@@ -129,10 +129,10 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
+        self.nesterov = checks.flag("nesterov", nesterov)
         if nesterov and not momentum:
             raise ValueError(f"nesterov: expected momentum > 0 with it, got {momentum}")
         super().__init__(parameters, lr, momentum=momentum, weight_decay=weight_decay)
-        self.nesterov = bool(nesterov)
 
     def _update(self, count, p, g, velocity):
         first = self.steps == 1
@@ -154,7 +154,7 @@ class Adagrad(Optimizer):
         eps_inside: bool = False,
     ) -> None:
         super().__init__(parameters, lr, eps=eps, weight_decay=weight_decay)
-        self.eps_inside = bool(eps_inside)
+        self.eps_inside = checks.flag("eps_inside", eps_inside)
 
     def _update(self, count, p, g, total):
         update.adagrad(count, p, g, total, self.lr, self.eps, self.eps_inside, self.weight_decay, count)

@@ -68,6 +68,7 @@ class Trees:
 
         Raises ValueError: `positions: expected 0 <= position < 2, the layer's children, got 2`.
         """
+        children = checks.integer("children", children, 0)
         if children not in self._slots:
             self._slots[children] = self._dense(children) if children else self._sparse()
         return self._slots[children]
@@ -92,6 +93,7 @@ class Trees:
     def _dense(self, K):
         checks.below("positions", self.positions, K, f"0 <= position < {K}, the layer's children")
         nodes, inner = np.flatnonzero(self.parents >= 0), len(self) - self.leaves
+        checks.addressable("children", (inner, K), nodes.itemsize)
         slots = self._inner(nodes) * K + self.positions[nodes]
         children = np.full(inner * K, -1)
         children[slots] = nodes
@@ -121,6 +123,7 @@ class Trees:
         A tuple or a list is an inner node, all else a leaf. The values are N: the leaf itself, None for an inner node.
         Nodes are numbered as they are written, a parent before its children.
         """
+        checks.iterable("trees", trees)
         parents: list[int] = []
         values: list[Any] = []
         waiting = [(tree, -1) for tree in reversed(list(trees))]

@@ -540,6 +540,7 @@ def layers_of(count):
         (lambda: (model_of(), None, "1"), "step: expected an integer, got '1'"),
         (lambda: (model_of(), "Adam"), "optimizer: expected an Optimizer, got str"),
         (lambda: (model_of(), trained(layers_of(1))), "optimizer.exp_avg: expected shape (57,), got (9,)"),
+        (lambda: (model_of(), None, 0, ["a"]), "extra: expected a mapping, got list"),
         (lambda: (model_of(), None, 0, {"a": np.ones(2)}), "Object of type ndarray is not JSON serializable"),
         (lambda: (model_of(), None, 0, {"a": np.nan}), "Out of range float values are not JSON compliant"),
     ],

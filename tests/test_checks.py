@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from oracles import import_torch
 
 import fastrnn
 from fastrnn import (
@@ -23,7 +24,7 @@ from fastrnn import (
     cross_entropy,
     optim,
 )
-from fastrnn.models import CharLM
+from fastrnn.models import CharLM, Seq2Seq
 
 MOST = 2**63 - 1
 MORE_THREADS = fastrnn.get_num_threads() + 1
@@ -71,6 +72,15 @@ def parameters():
 
 def put(name, value):
     parameters()[name] = value
+
+
+def refused(call):
+    """An error without the reason that NumPy gives."""
+    try:
+        call()
+    except TypeError as error:
+        message = str(error)
+        raise TypeError(message[: message.index(" (setting an array element with a sequence.")]) from None
 
 
 def step_by_itself(p):
@@ -301,6 +311,24 @@ TYPES = {
     "seed: expected None, an integer >= 0 or a Generator, got 1.5": lambda: model().sample(3, seed=1.5),
     "text: expected str, got NoneType": lambda: model().encode(None),
     "text: expected str, got list": lambda: model().encode(["ab"]),
+    "prime: expected str, got NoneType": lambda: model().sample(3, None),
+    "targets: expected integers, got dtype object": lambda: model().loss(ints(2, 3), None),
+    "scale: expected a number, got None": lambda: model().loss_and_gradients(ints(2, 3), ints(2, 3), None, None),
+    "bias: expected True or False, got 0.5": lambda: LSTM(2, 3, 2, 0.5),
+    "bias: expected True or False, got 'no'": lambda: Linear(2, 3, "no"),
+    "bidirectional: expected True or False, got None": lambda: GRU(2, 3, bidirectional=None),
+    "batch_first: expected True or False, got array([1, 1])": lambda: RNN(2, 3, batch_first=np.array([1, 1])),
+    "reset_after: expected True or False, got 2": lambda: GRUCell(2, 3, reset_after=2),
+    "peepholes: expected True or False, got 'False'": lambda: LSTMCell(2, 3, peepholes="False"),
+    "causal: expected True or False, got 1.0": lambda: TimeDelay(2, 3, 3, causal=1.0),
+    "nesterov: expected True or False, got []": lambda: optim.SGD(parameters(), 0.1, 0.9, []),
+    "attention: expected True or False, got 'luong'": lambda: Seq2Seq(2, 3, attention="luong"),
+    "trees: expected a list, got int": lambda: Trees.from_nested(3),
+    "children: expected an integer, got 'sum'": lambda: Trees([-1]).slots("sum"),
+    "x: expected shape (...), got list": lambda: refused(lambda: Dropout().vjp([[1.0], [1.0, 2.0]])),
+    "logits: expected shape (..., classes), got list": lambda: refused(lambda: cross_entropy([[1.0], [1.0, 2.0]], [0])),
+    "tokens: expected shape (...), got list": lambda: refused(lambda: Embedding(3, 2)([[1], [1, 2]])),
+    "x: expected shape (..., in_features), got list": lambda: refused(lambda: Linear(3, 2)([[1.0], [1.0, 2.0]])),
     "hidden_size: expected an integer, got 3.0": lambda: RNN(2, 3.0),
     "hidden_size: expected an integer, got True": lambda: RNN(2, True),
     "input_size: expected an integer, got '3'": lambda: RNN("3", 3),
@@ -416,6 +444,23 @@ def test_rejected(mistake):
     assert "\n" not in message
     expected, got = message.split(": expected ")[1].rsplit(", got ", 1)
     assert expected != got
+
+
+@pytest.mark.parametrize("value", [True, 1, np.True_, np.int64(1)], ids=repr)
+def test_true_by_other_names(value):
+    layer = RNN(2, 3, bidirectional=value)
+    assert layer.bidirectional is True
+    assert "weight_ih_l0_reverse" in layer.parameters
+
+
+def test_a_tensor_with_a_gradient_is_no_silent_input():
+    torch = import_torch()
+    x = torch.zeros(4, 3, 5, requires_grad=True)
+    for value, reason in ((x, "Can't call numpy() on Tensor that requires grad."), (x.detach().bfloat16(), "Got unsu")):
+        with pytest.raises(TypeError) as caught:
+            rnn()(value)
+        assert str(caught.value).startswith(f"x: expected shape {SHAPE}, got Tensor ({reason}")
+    np.testing.assert_array_equal(rnn(seed=0)(x.detach())[0], rnn(seed=0)(f32(4, 3, 5))[0])
 
 
 @pytest.mark.parametrize("name", ["bias", "weight_hh_l1", 0])

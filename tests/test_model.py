@@ -300,6 +300,10 @@ def test_an_optimiser_copied_with_its_model_is_its_own():
         (lambda m, b: m.loss("ab"), "batch: expected (inputs, targets), got str"),
         (lambda m, b: m.fit(*b, validation=b[0]), "validation: expected (inputs, targets), got list of 7"),
         (lambda m, b: m.fit(*b, seed="x"), "seed: expected None, an integer >= 0 or a Generator, got 'x'"),
+        (lambda m, b: m.fit(*b, on_step=3), "on_step: expected a function, got int"),
+        (lambda m, b: m.fit(*b, decay="linear"), "decay: expected True or False, got 'linear'"),
+        (lambda m, b: m.loss_and_gradients(b, "2"), "scale: expected a number, got '2'"),
+        (lambda m, b: m.loss_and_gradients(b, np.nan), "scale: expected a number >= -inf, got nan"),
         (lambda m, b: m.loss_and_gradients(b, grads={}), "grads: expected Parameters, got dict"),
     ],
 )

@@ -198,6 +198,26 @@ def test_a_text_too_short_to_split_is_an_error(length, fraction, message):
         split("x" * length, fraction, batch=4, seq_length=5)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Batches(np.zeros(12), 1, 1), "tokens: expected integers, got dtype float64"),
+        (lambda: Batches("abc", 1, 1), "tokens: expected shape (N,), got ()"),
+        (lambda: vocabulary_of(["ab"]), "text: expected str, got list"),
+        (lambda: split(None, 0.1, 1, 1), "text: expected str, got NoneType"),
+        (lambda: split("abc", "0.1", 1, 1), "val_fraction: expected a number, got '0.1'"),
+        (lambda: split("abc", 1.5, 1, 1), "val_fraction: expected a number in 0..1, got 1.5"),
+        (lambda: split("abc", 0, -1, 1), "batch: expected an integer >= 1, got -1"),
+        (lambda: split("abc", 0, 1, 0.5), "seq_length: expected an integer, got 0.5"),
+        (lambda: standard_library(None), "limit: expected an integer, got None"),
+    ],
+)
+def test_what_is_no_argument_is_named(call, message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert str(caught.value) == message
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
 @pytest.mark.parametrize("seq_length", [1, 2, 5])
 @pytest.mark.parametrize("surplus", [0, 1, 2, 3, 20, 21, 22, 41])
@@ -238,6 +258,9 @@ def test_windows_own_their_memory():
     ("arguments", "message"),
     [
         ((np.zeros(12), 64, 50), "text: expected at least batch*seq_length + 1 = 3201 characters, got 12"),
+        ((None, 1, 1), "tokens: expected shape (N,), got ()"),
+        ((np.zeros((4, 3)), 1, 1), "tokens: expected shape (N,), got (4, 3)"),
+        (([3, -1, 2], 1, 1), "tokens: expected 0 <= token < 9223372036854775808, got -1"),
         ((np.zeros(12), 0, 5), "batch: expected an integer >= 1, got 0"),
         ((np.zeros(12), 5, 0), "seq_length: expected an integer >= 1, got 0"),
     ],

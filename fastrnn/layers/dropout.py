@@ -34,7 +34,7 @@ class Dropout:
         """y, and pullback(dy) -> dx; with p = 0 both pass their argument through."""
         if self.p == 0:
             return x, lambda dy: dy
-        x = np.asarray(x)
+        x = checks.rank("x", x, "(...)", 0)
         checks.dtype(x.dtype, "x")
         kept = self._generator.random(x.shape, np.float32) >= self.p
         mask = kept.astype(x.dtype) * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)

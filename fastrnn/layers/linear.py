@@ -29,7 +29,7 @@ class Linear(Layer):
     ) -> None:
         self.in_features = checks.integer("in_features", in_features, 0)
         self.out_features = checks.integer("out_features", out_features, 0)
-        self.bias = bool(bias)
+        self.bias = checks.flag("bias", bias)
         shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
         super().__init__(shapes if bias else {"weight": shapes["weight"]}, dtype)
         bound = 1 / max(self.in_features, 1) ** 0.5

@@ -36,7 +36,8 @@ class Recurrent(Stack):
     ) -> None:
         self.num_layers = checks.integer("num_layers", num_layers, 1)
         checks.integer("num_layers", num_layers, 1, _MOST_LAYERS)
-        self.batch_first, self.bidirectional = bool(batch_first), bool(bidirectional)
+        self.batch_first = checks.flag("batch_first", batch_first)
+        self.bidirectional = checks.flag("bidirectional", bidirectional)
         directions = ("", "_reverse") if bidirectional else ("",)
         suffixes = [[f"_l{k}{direction}" for direction in directions] for k in range(self.num_layers)]
         super().__init__(cell, input_size, hidden_size, suffixes, **options)
@@ -219,7 +220,7 @@ class GRU(Recurrent):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.reset_after = bool(reset_after)
+        self.reset_after = checks.flag("reset_after", reset_after)
         super().__init__(
             GRUS[self.reset_after], input_size, hidden_size, num_layers, batch_first, bidirectional,
             bias=bias, dropout=dropout, dtype=dtype, seed=seed,
@@ -263,7 +264,7 @@ class LSTM(Recurrent):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.peepholes = bool(peepholes)
+        self.peepholes = checks.flag("peepholes", peepholes)
         super().__init__(
             lstm.LSTM, input_size, hidden_size, num_layers, batch_first, bidirectional, bias=bias, dropout=dropout,
             proj_size=proj_size, peepholes=peepholes, forget_bias=forget_bias, dtype=dtype, seed=seed,

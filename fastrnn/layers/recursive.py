@@ -69,7 +69,7 @@ class Recursive(Layer):
         self.hidden_size = H = checks.integer("hidden_size", hidden_size, 1)
         self.cell = checks.choice("cell", cell, tuple(CELLS))
         self.children = checks.children("children", children)
-        self.bias = bool(bias)
+        self.bias = checks.flag("bias", bias)
         self._K = 0 if self.children == "sum" else int(self.children)
         self.state_names = TRAITS[CELLS[cell]].states
         G, K = len(TRAITS[CELLS[cell]].gates), max(self._K, 1)

@@ -46,7 +46,7 @@ class Stack(Layer):
     ) -> None:
         self.input_size = checks.integer("input_size", input_size, 0)
         self.hidden_size = H = checks.integer("hidden_size", hidden_size, 1)
-        self.bias = bool(bias)
+        self.bias = checks.flag("bias", bias)
         self.proj_size = checks.integer("proj_size", proj_size, 0, H - 1)
         P = self.proj_size or H
         traits, D = TRAITS[cell], len(suffixes[0])

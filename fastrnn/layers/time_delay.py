@@ -58,7 +58,8 @@ class TimeDelay(Layer):
         self.kernel_size = checks.integer("kernel_size", kernel_size, 1)
         self.dilation = checks.integer("dilation", dilation, 1)
         checks.integer("dilation", dilation, 1, max(_FARTHEST // self.kernel_size, 1))
-        self.causal, self.batch_first, self.bias = bool(causal), bool(batch_first), bool(bias)
+        self.causal, self.bias = checks.flag("causal", causal), checks.flag("bias", bias)
+        self.batch_first = checks.flag("batch_first", batch_first)
         shapes = {"weight": (self.out_channels, self.in_channels, self.kernel_size), "bias": (self.out_channels,)}
         super().__init__(shapes if bias else {"weight": shapes["weight"]}, dtype)
         bound = (self.in_channels * self.kernel_size) ** -0.5

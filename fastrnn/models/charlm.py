@@ -106,12 +106,12 @@ class CharLM(Network):
         letters = ["(num_layers, B, hidden_size)"] * len(names)
         return rnn.arrays_of("state", names, state, (rnn.num_layers, batch), letters)
 
-    def _checked(self, tokens, state, targets=None):
+    def _checked(self, tokens, state, *targets):
+        """The tokens, the arrays of the state, and the targets where there are some."""
         V = len(self.vocabulary)
         tokens = checks.tokens("tokens", tokens, V, None, None, letters="(T, B)")
-        if targets is not None:
-            targets = checks.tokens("targets", targets, V, *tokens.shape, letters="(T, B)")
-        return tokens, self._states(state, tokens.shape[1]), targets
+        targets = [checks.tokens("targets", each, V, *tokens.shape, letters="(T, B)") for each in targets]
+        return tokens, self._states(state, tokens.shape[1]), *targets
 
     def _hidden(self, tokens, states, training):
         """Outputs of the last layer (T*B, H), the arrays of the new state, and the pullback of both."""
@@ -124,7 +124,7 @@ class CharLM(Network):
 
         A state is h (L, B, H), with cell "lstm" (h, c); zeros if None.
         """
-        tokens, states, _ = self._checked(tokens, state)
+        tokens, states = self._checked(tokens, state)
         y, states, _ = self._hidden(tokens, states, training=False)
         return self.decoder(y).reshape(*tokens.shape, len(self.vocabulary)), self.rnn.state_of(states)
 
@@ -153,6 +153,7 @@ class CharLM(Network):
         Cost: per character 6*H*(G*H + V) flop for one layer of G gates (LSTM 4, GRU 3), 12*G*H*H for each further one.
         """
         tokens, states, targets = self._checked(tokens, state, targets)
+        scale = checks.number("scale", scale, -np.inf)
         y, states, backward = self._hidden(tokens, states, training=True)
         dropped, undrop = self._dropout.vjp(y)
         grads = self.parameters.gradients(grads)
@@ -205,6 +206,7 @@ class CharLM(Network):
         top_k : draw among the k likeliest only
         seed : of the draws; without a prime the first character is drawn uniformly
         """
+        checks.instance("prime", prime, str)
         length = checks.integer("length", length, 0)
         temperature = checks.number("temperature", temperature)
         top_k = None if top_k is None else checks.integer("top_k", top_k, 1)

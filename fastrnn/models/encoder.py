@@ -29,7 +29,7 @@ def layers(
     Raises ValueError: `cell: expected one of tanh, relu, gru, lstm, got 'LSTM'`.
     """
     checks.choice("cell", cell, tuple(CELLS))
-    between = dropout if num_layers != 1 else 0.0
+    between = dropout if checks.integer("num_layers", num_layers, 1) > 1 else 0.0
     return CELLS[cell](input_size, hidden_size, num_layers, dropout=between, **options)
 
 
@@ -128,11 +128,7 @@ class Encoder:
         seeds: Sequence[Any],
     ) -> None:
         dropout = checks.number("dropout", dropout, 0.0, 1.0)
-        if (input_size is None) == (num_tokens is None):
-            raise ValueError(
-                f"input_size: expected either input_size or num_tokens, got input_size={input_size} and "
-                f"num_tokens={num_tokens}"
-            )
+        checks.either("input_size", input_size=input_size, num_tokens=num_tokens)
         E = checks.integer("embedding_size", embedding_size, 0)
         self.num_tokens = None if num_tokens is None else checks.integer("num_tokens", num_tokens, 1)
         self.input_size = None if input_size is None else checks.integer("input_size", input_size, 1)

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+
 from fastrnn import checkpoint, checks, flow, optim
 from fastrnn.models.batches import batches, count, not_finite, terms
 from fastrnn.parameters import Parameters
@@ -132,7 +134,7 @@ class Model(Network, ABC):
         self, batch: tuple[Any, Any], scale: float = 1.0, grads: Parameters | None = None
     ) -> tuple[float, Parameters]:
         """The mean loss, dropout active, and scale times its gradients, in `grads` if given, else in new memory."""
-        grads = self.parameters.gradients(grads)
+        grads, scale = self.parameters.gradients(grads), checks.number("scale", scale, -np.inf)
         return self._objective(batch, {name: grads.group(name) for name in self._parts}, scale), grads
 
     def train_step(
@@ -213,7 +215,9 @@ class Model(Network, ABC):
         """
         epochs, batch_size = checks.integer("epochs", epochs, 0), checks.integer("batch_size", batch_size, 1)
         data = self._data("", inputs, targets)
-        held_out = None
+        decay, held_out = checks.flag("decay", decay), None
+        if on_step is not None:
+            checks.function("on_step", on_step)
         if validation is not None:
             held_out = self._data("validation ", *checks.parts("validation", validation, self.batch_names))
         optimizer = optim.Adam(self.parameters) if optimizer is None else optimizer

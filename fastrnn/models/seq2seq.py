@@ -91,6 +91,7 @@ class Seq2Seq(Model):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
+        attention = checks.flag("attention", attention)
         U = self.num_source = checks.integer("num_source", num_source, 1)
         V = self.num_target = checks.integer("num_target", num_target, 1)
         seeds = checks.generator(seed).spawn(11)
@@ -117,7 +118,7 @@ class Seq2Seq(Model):
             "attention": self._attention,
             "head": self.head,
         }
-        own = {"num_source": U, "num_target": V, "attention": bool(attention)}
+        own = {"num_source": U, "num_target": V, "attention": attention}
         shared = ("cell", "hidden_size", "num_layers", "bidirectional", "embedding_size", "dropout", "dtype")
         super().__init__(parts, own | {name: self._encoder.config[name] for name in shared})
 

@@ -40,11 +40,7 @@ class SequenceTagger(SequenceModel):
         seed: Any = None,
         **options: Unpack[Options],
     ) -> None:
-        if (num_classes is None) == (num_outputs is None):
-            raise ValueError(
-                f"num_classes: expected either num_classes or num_outputs, got num_classes={num_classes} and "
-                f"num_outputs={num_outputs}"
-            )
+        checks.either("num_classes", num_classes=num_classes, num_outputs=num_outputs)
         own = {"num_classes": num_classes, "num_outputs": num_outputs}
         own = {name: None if size is None else checks.integer(name, size, 1) for name, size in own.items()}
         head = Values if num_classes is None else Classes

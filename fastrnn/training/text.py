@@ -78,7 +78,7 @@ def standard_library(limit: int = 5_000_000) -> str:
     Files that are not pure ASCII are left out, which keeps the vocabulary below 100. The files follow each other in
     a fixed order that shuffles the modules, so that the end of the text is like its beginning.
     """
-    root = Path(sysconfig.get_path("stdlib"))
+    root, limit = Path(sysconfig.get_path("stdlib")), checks.integer("limit", limit, 1)
     files = []
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = set(subfolders) - _SKIPPED
@@ -98,6 +98,7 @@ def standard_library(limit: int = 5_000_000) -> str:
 
 def vocabulary_of(text: str) -> str:
     """The characters of a text, each once, sorted."""
+    checks.instance("text", text, str)
     return "".join(sorted(set(text)))
 
 
@@ -108,7 +109,9 @@ def split(text: str, val_fraction: float, batch: int, seq_length: int) -> tuple[
     Raises ValueError: `text: expected at least 2*(batch*seq_length + 1) = 6402 characters, got 12`, without
     validation `text: expected at least batch*seq_length + 1 = 3201 characters, got 12`.
     """
-    window = batch * seq_length + 1
+    checks.instance("text", text, str)
+    val_fraction = checks.number("val_fraction", val_fraction, 0.0, 1.0)
+    window = checks.integer("batch", batch, 1) * checks.integer("seq_length", seq_length, 1) + 1
     if not val_fraction:
         _long_enough(len(text), "batch*seq_length + 1", window)
         return text, ""
@@ -141,11 +144,13 @@ class Batches:
     def __init__(self, tokens: np.ndarray, batch: int, seq_length: int) -> None:
         self.batch = checks.integer("batch", batch, 1)
         self.seq_length = checks.integer("seq_length", seq_length, 1)
+        tokens = checks.rank("tokens", tokens, "(N,)", 1, 1)
         _long_enough(len(tokens), "batch*seq_length + 1", batch * seq_length + 1)
+        tokens = checks.tokens("tokens", tokens, 1 << 63, None)
         lane = (len(tokens) - 1) // batch
         self._windows = lane // seq_length
-        self._x = np.asarray(tokens, np.int64)[: batch * lane].reshape(batch, lane)
-        self._y = np.asarray(tokens, np.int64)[1 : batch * lane + 1].reshape(batch, lane)
+        self._x = tokens[: batch * lane].reshape(batch, lane)
+        self._y = tokens[1 : batch * lane + 1].reshape(batch, lane)
 
     def __len__(self) -> int:
         return self._windows
