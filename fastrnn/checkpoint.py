@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -22,6 +24,11 @@ import safetensors.numpy
 
 from fastrnn import checks
 from fastrnn.parameters import at_most
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from fastrnn.optim import Optimizer
@@ -33,6 +40,7 @@ _LARGEST = 1 << 24  # of all other integers in a config
 _MAX_BYTES = 1 << 34
 _SMALL = 1 << 16  # elements
 _OPTIMIZER = "optimizer."
+_TEMPORARY = re.compile(r"\.fastrnn-[0-9a-f]{16}")
 
 
 class CheckpointError(ValueError):
@@ -56,33 +64,53 @@ def save(
 ) -> None:
     """Write a model's parameters and config so that `path` always holds either the earlier file or the new one, whole.
 
-    The file's mode follows the umask; symbolic links are followed.
-    Raises CheckpointError: `model.safetensors: not written: No space left on device`,
-    `model.safetensors: not written: decoder.bias is not finite`.
+    The file's mode follows the umask; symbolic links are followed. What a killed process was writing, a hidden file
+    `.fastrnn-...`, is removed by the next save into its folder. Raises CheckpointError, also for what `load` would
+    refuse: `model.safetensors: not written: No space left on device`, `model.safetensors: not written: decoder.bias is
+    not finite`, `model.safetensors: not written: step: expected an integer >= 0, got -1`.
     """
+    checks.path(path)
+    try:
+        data = _serialized(model, optimizer, step, extra)
+    except (ValueError, TypeError) as error:  # also JSON's, of extra values
+        raise CheckpointError(f"{path}: not written: {error}") from error
+    try:
+        _write(Path(os.path.realpath(path)), data)
+    except OSError as error:
+        raise CheckpointError(f"{path}: not written: {error.strerror}") from error
+
+
+def _serialized(model, optimizer, step, extra):
+    """The bytes of a checkpoint that can be read again."""
+    kind = MODELS[checks.choice("model", type(model).__name__, tuple(MODELS))]
+    if optimizer is not None and not hasattr(optimizer, "state_dict"):
+        raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
+    if not isinstance(extra, (Mapping, type(None))):
+        raise TypeError(f"extra: expected a mapping, got {type(extra).__name__}")
     tensors = {name: np.ascontiguousarray(value) for name, value in model.parameters.items()}
     state = optimizer.state_dict() if optimizer else {}
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-    tensors |= {_OPTIMIZER + name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    elements = sum(value.size for value in tensors.values())
+    _checked_config(kind, model.config, elements)
+    for name, value in arrays.items():
+        tensors[_OPTIMIZER + name] = checks.array(_OPTIMIZER + name, value, value.dtype, elements)
     for name, value in tensors.items():
         if not np.isfinite(value).all():
-            raise CheckpointError(f"{path}: not written: {name} is not finite")
+            raise ValueError(f"{name} is not finite")
     description = json.dumps(
         {
             "format": FORMAT,
             "model": type(model).__name__,
             "config": model.config,
-            "step": step,
+            "step": checks.integer("step", step, 0),
             "optimizer": {name: value for name, value in state.items() if name not in arrays},
             "extra": dict(extra or {}),
         },
         allow_nan=False,
     )
-    metadata = {"fastrnn": description, "sha256": _checksum(tensors, description)}
-    try:
-        _write(Path(os.path.realpath(path)), safetensors.numpy.save(tensors, metadata))
-    except OSError as error:
-        raise CheckpointError(f"{path}: not written: {error.strerror}") from error
+    data = safetensors.numpy.save(tensors, {"fastrnn": description, "sha256": _checksum(tensors, description)})
+    _check_size(len(data))
+    return data
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Any, Info]:
@@ -92,38 +120,71 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, Info]:
     `model.safetensors: not a safetensors file: ...`, `model.safetensors: not a checkpoint of fastrnn`,
     `model.safetensors: format 2, expected 1`, `model.safetensors: damaged: checksum mismatch`.
     """
+    checks.path(path)
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size > _MAX_BYTES:
-                raise CheckpointError(f"{path}: expected at most {_MAX_BYTES} bytes, got {size}")
+            _check_size(size)
             data = file.read(size)
+        return _parse(data)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
-    try:
-        return _parse(data)
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:  # the last two: absurd numbers and depth
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def _check_size(size):
+    if size > _MAX_BYTES:
+        raise ValueError(f"expected at most {_MAX_BYTES} bytes, got {size}")
+
+
 def _write(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, durably: the file reaches the disk before its name does."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
+    _remove_dead(path.parent)
+    with _locked(path.parent) as file:
+        temporary = Path(file.name)
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+            if fcntl is None:  # Windows renames no open file
+                file.close()
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):  # what is left to write
+                file.close()
+            temporary.unlink(missing_ok=True)
+            raise
     if os.name == "posix":  # elsewhere a directory can't be opened
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """A new file, locked as long as its writer has it open: what nobody locks is a dead process's."""
+    while True:
+        file = open(folder / f".fastrnn-{secrets.token_hex(8)}", "xb")  # noqa: SIM115
+        if fcntl is not None:
+            with suppress(OSError):  # of a file system without locks, where no file is removed either
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # else another save came between, and has removed it
+            return file
+        file.close()
+
+
+def _remove_dead(folder: Path) -> None:
+    """Remove what killed processes were writing into a folder."""
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        found = [entry for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
+        for entry in found:
+            with suppress(OSError), open(os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an error while its writer lives
+                os.unlink(entry.path)
 
 
 def _checksum(tensors: Mapping[str, np.ndarray], description: str) -> str:

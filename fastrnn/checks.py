@@ -1,5 +1,7 @@
 """Every shape, dtype and value error that a user can cause: one line, expected against got, before any work."""
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from operator import ge
 from typing import Any
@@ -9,21 +11,54 @@ import numpy as np
 DTYPES = ("float32", "float64")
 _NATIVE = frozenset(map(np.dtype, DTYPES))
 
+_SHOWN = 60  # characters of a value in a message
+_ADDRESSABLE = (1 << 63) - 1  # bytes
+_REALS = (int, float, np.integer, np.floating)
+
+
+def _line(text):
+    """A text on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."
+
+
+def _got(value):
+    return _line(repr(value))
+
+
+def _array(name, value, expected, convert=np.asarray):
+    """`value` as an array; errors of NumPy and torch, which name no argument, get its name."""
+    try:
+        return convert(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__} ({reason})") from None
+
+
+def _numbers(value):
+    """The numbers of an array, or of a tensor on any device, with a gradient or not; foreign floats are widened."""
+    if hasattr(value, "is_floating_point"):  # torch's
+        narrow = value.is_floating_point() and value.element_size() < 4
+        value = (value.float() if narrow else value).numpy(force=True)
+    found = np.asarray(value)
+    foreign = found.dtype.kind == "V" and found.dtype.names is None and np.can_cast(found.dtype, np.float64)
+    return found.astype(np.float64) if foreign else found  # ml_dtypes' bfloat16, as JAX gives it
+
 
 def dtype(value: Any, name: str = "dtype") -> np.dtype:
     """The native dtype of a layer or an array: float32 or float64."""
     try:
         found = None if value is None else np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # of names that NumPy tries to parse
         found = None
     if found is None or found.name not in DTYPES:
-        raise TypeError(f"{name}: expected {'dtype ' * (name != 'dtype')}float32 or float64, got {value}")
+        raise TypeError(f"{name}: expected {'dtype ' * (name != 'dtype')}float32 or float64, got {_line(str(value))}")
     return np.dtype(found.name)  # native, and the very object that arrays have
 
 
 def real(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of real numbers of the given shape."""
-    found = np.asarray(value)
+    """`value`, also a torch tensor, as an array of real numbers of the given shape."""
+    found = _array(name, value, "real numbers", _numbers)
     if found.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got dtype {found.dtype.name}")
     if found.shape != shape:
@@ -35,7 +70,7 @@ def array(name: str, value: object, like: np.dtype, *shape: int | None, letters:
     """`value` as a C-contiguous native array of dtype `like` and the given shape; None in `shape` fits any size."""
     if type(value) is np.ndarray and value.dtype is like and value.shape == shape and value.flags.carray:
         return value
-    found = np.asarray(value)
+    found = _array(name, value, f"dtype {like.name}")
     if found.dtype != like and found.dtype.newbyteorder("=") != like:
         raise TypeError(f"{name}: expected dtype {like.name}, got {found.dtype.name}")
     _shape(name, found, shape, letters)
@@ -186,7 +221,7 @@ def same(name: str, found: np.ndarray, wanted: np.ndarray) -> None:
 
 
 def _whole(name, value, shape, letters):
-    found = np.asarray(value)
+    found = _array(name, value, "integers")
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got dtype {found.dtype.name}")
     _shape(name, found, shape, letters)
@@ -207,7 +242,7 @@ def _shown(found):
 
 def rank(name: str, value: object, letters: str, low: int, high: int = 64) -> np.ndarray:
     """`value` as an array of low..high dimensions."""
-    found = np.asarray(value)
+    found = _array(name, value, f"shape {letters}")
     if not low <= found.ndim <= high:
         raise ValueError(f"{name}: expected shape {letters}, got {found.shape}")
     return found
@@ -216,43 +251,54 @@ def rank(name: str, value: object, letters: str, low: int, high: int = 64) -> np
 def integer(name: str, value: object, low: int, high: float = float("inf")) -> int:
     """A size or a count with low <= value <= high."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
+        raise TypeError(f"{name}: expected an integer, got {_got(value)}")
     if not low <= value <= high:
         bounds = f">= {low}" if high == float("inf") else f"in {low}..{high}"
-        raise ValueError(f"{name}: expected an integer {bounds}, got {value}")
+        raise ValueError(f"{name}: expected an integer {bounds}, got {_line(str(value))}")
     return int(value)
 
 
 def number(name: str, value: object, low: float = 0.0, high: float = float("inf")) -> float:
     """A number with low <= value <= high."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, _REALS):
+        raise TypeError(f"{name}: expected a number, got {_got(value)}")
+    try:
+        found = float(value)
+    except OverflowError:  # an integer beyond all floats
+        found = float("nan")
+    if not low <= found <= high:
         bounds = f">= {low:g}" if high == float("inf") else f"in {low:g}..{high:g}"
-        raise ValueError(f"{name}: expected a number {bounds}, got {value:g}")
-    return float(value)
+        shown = _line(str(value)) if isinstance(value, int) else f"{found:g}"
+        raise ValueError(f"{name}: expected a number {bounds}, got {shown}")
+    return found
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False, also as 1 or 0; not what merely counts as one, as another argument in its place would."""
+    if not isinstance(value, (bool, np.bool_, int, np.integer)) or value not in (0, 1):
+        raise TypeError(f"{name}: expected True or False, got {_got(value)}")
+    return bool(value)
 
 
 def betas(value: object) -> tuple[float, float]:
     """The decay rates of two moments, in 0..1 without 1."""
     found = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-    if len(found) != 2 or not all(isinstance(beta, (int, float, np.number)) and 0 <= beta < 1 for beta in found):
-        raise ValueError(f"betas: expected two numbers >= 0 and < 1, got {value!r}")
+    if len(found) != 2 or not all(isinstance(beta, _REALS) and 0 <= beta < 1 for beta in found):
+        raise ValueError(f"betas: expected two numbers >= 0 and < 1, got {_got(value)}")
     return float(found[0]), float(found[1])
 
 
 def vocabulary(value: object) -> str:
     """A string in which every character occurs once."""
     if not isinstance(value, str) or not value or len(set(value)) != len(value):
-        shown = value[:40] if isinstance(value, str) else value
-        raise ValueError(f"vocabulary: expected characters, each once, got {shown!r}")
+        raise ValueError(f"vocabulary: expected characters, each once, got {_got(value)}")
     return value
 
 
 def choice(name: str, value: object, options: Sequence[str]) -> str:
     """One of a few words."""
     if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(options)}, got {_got(value)}")
     return value
 
 
@@ -275,12 +321,14 @@ def one_direction(name: str, bidirectional: bool) -> None:
 def absent(name: str, value: object, reason: str) -> None:
     """An argument that another one rules out."""
     if value is not None:
-        raise ValueError(f"{name}: expected None {reason}, got {value!r}")
+        raise ValueError(f"{name}: expected None {reason}, got {_got(value)}")
 
 
 def same_names(name: str, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     """Two mappings with the same keys."""
-    missing, extra = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
+    if not hasattr(found, "keys"):
+        raise TypeError(f"{name}: expected a mapping with {', '.join(wanted)}, got {type(found).__name__}")
+    missing, extra = [k for k in wanted if k not in found], [str(k) for k in found if k not in wanted]
     if missing or extra:
         wrong = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unexpected {', '.join(extra)}"] * bool(extra)
         raise ValueError(f"{name}: expected {', '.join(wanted)}; {'; '.join(wrong)}")
@@ -304,7 +352,7 @@ def below(name: str, found: np.ndarray, limit: int, expected: str) -> None:
 
 def parents(name: str, value: object) -> np.ndarray:
     """`value` as the parent of each of N >= 1 nodes (N,), -1 for a root."""
-    found = np.asarray(value)
+    found = _array(name, value, "integers")
     N = found.size
     if found.dtype.kind not in "iu" and N:
         raise TypeError(f"{name}: expected integers, got dtype {found.dtype.name}")
@@ -340,14 +388,14 @@ def children(name: str, value: object) -> str | int:
     if isinstance(value, str) and value == "sum":
         return value
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f'{name}: expected "sum" or an integer >= 1, got {value!r}')
+        raise ValueError(f'{name}: expected "sum" or an integer >= 1, got {_got(value)}')
     return int(value)
 
 
-def instance(name: str, value: object, wanted: type) -> None:
-    """An object of a class."""
+def instance(name: str, value: object, wanted: type, hint: str = "") -> None:
+    """An object of a class; hint: what to write instead."""
     if not isinstance(value, wanted):
-        raise TypeError(f"{name}: expected {wanted.__name__}, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected {wanted.__name__}, got {type(value).__name__}{hint and '; ' + hint}")
 
 
 def member(name: str, value: object, options: Sequence[type]) -> None:
@@ -387,7 +435,7 @@ def same_shapes(name: str, found: Mapping[str, object], wanted: Mapping[str, obj
 def only(name: str, value: object, wanted: object) -> None:
     """A setting of which a single value can be taken over."""
     if value != wanted:
-        raise ValueError(f"{name}: expected {wanted!r}, got {value!r}")
+        raise ValueError(f"{name}: expected {wanted!r}, got {_got(value)}")
 
 
 def kind(name: str, value: object, kinds: Mapping[str, type]) -> str:
@@ -478,3 +526,65 @@ def some(name: str, expected: str, found: Sequence[object], others: Mapping[str,
         shown = sorted(others, key=others.get, reverse=True)
         got = ", ".join([f"{others[each]} {each}" for each in shown[:6]] + ["..."] * (len(shown) > 6))
         raise ValueError(f"{name}: expected {expected}, got {got or 'none'}")
+
+
+def shapes(name: str, value: object) -> None:
+    """The shape of each of some arrays by name."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a mapping of names to shapes, got {type(value).__name__}")
+    for key, shape in value.items():
+        if not isinstance(key, str) or not isinstance(shape, (tuple, list)):
+            raise TypeError(f"{name}: expected a mapping of names to shapes, got {_got({key: shape})}")
+        for size in shape:
+            integer(key, size, 0)
+
+
+def addressable(name: str, sizes: Sequence[int], itemsize: int) -> None:
+    """An array that NumPy can make as far as addresses go, if it has the memory; its own error names nothing."""
+    count = math.prod(max(size, 1) for size in sizes) * itemsize
+    if count > _ADDRESSABLE:
+        raise ValueError(f"{name}: expected at most {_ADDRESSABLE} bytes, got {count}")
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Random numbers from a seed, as np.random.default_rng gives them."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise TypeError(f"seed: expected None, an integer >= 0 or a Generator, got {_got(seed)}") from None
+
+
+def either(name: str, **values: object) -> None:
+    """Exactly one of two arguments."""
+    if sum(value is None for value in values.values()) != 1:
+        got = " and ".join(f"{key}={_line(str(value))}" for key, value in values.items())
+        raise ValueError(f"{name}: expected either {' or '.join(values)}, got {got}")
+
+
+def function(name: str, value: object) -> None:
+    """What can be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+
+
+def iterable(name: str, value: Any) -> None:
+    """Values one after another."""
+    try:
+        iter(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a list, got {type(value).__name__}") from None
+
+
+def counted(name: str, value: Any) -> int:
+    """How many sequences there are."""
+    try:
+        iter(value)  # which an array of no dimensions refuses, too
+        return len(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a Packed, an array or a list, got {type(value).__name__}") from None
+
+
+def path(value: Any) -> None:
+    """The name of a file."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"path: expected a string or a Path, got {type(value).__name__}")

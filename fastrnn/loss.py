@@ -19,7 +19,7 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, Calla
     Cost: one exponential a logit, the same again backward. Convention: torch.nn.functional.cross_entropy with classes
     in the last dimension. Reference twin: fastrnn.reference.loss.softmax_cross_entropy.
     """
-    logits = np.asarray(logits)
+    logits = checks.rank("logits", logits, "(..., classes)", 0)
     if logits.ndim < 1 or logits.shape[-1] < 1:
         raise ValueError(f"logits: expected shape (..., classes) with at least one class, got {logits.shape}")
     logits = checks.array("logits", logits, checks.dtype(logits.dtype, "logits"), *logits.shape)

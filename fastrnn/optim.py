@@ -3,6 +3,7 @@
 Reference twin: fastrnn.reference.update.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -28,12 +29,14 @@ def clip_grad_norm(grads: Parameters, max_norm: float) -> float:
 
 def clip_grad_value(grads: Parameters, clip_value: float) -> None:
     """Clamp every element of the gradients to -clip_value..clip_value."""
+    _check(grads)
     clip_value = grads.dtype.type(checks.number("clip_value", clip_value))
     np.clip(grads.flat, -clip_value, clip_value, out=grads.flat)
 
 
 def grad_norm(grads: Parameters) -> float:
     """The 2-norm of all gradients together; the same bits for any number of threads."""
+    _check(grads)
     g = grads.flat
     count = threads.for_bytes(g.nbytes)
     blocks = np.empty(-(-g.size // update.NORM_BLOCK), g.dtype)
@@ -41,16 +44,21 @@ def grad_norm(grads: Parameters) -> float:
     return float(np.sqrt(blocks.sum(dtype=np.float64)))
 
 
+def _check(grads):
+    checks.instance("grads", grads, Parameters, "write the grads that a pullback or loss_and_gradients returns")
+
+
 class Optimizer(ABC):
     """Keeps one flat buffer for each of its moments; `step(grads)` updates the parameters in place.
 
-    lr may be changed between steps (`optimizer.lr = ...`). Raises ValueError in `step`:
-    `grads: expected 1000 elements of float32, got 999 of float32`.
+    lr may be changed between steps (`optimizer.lr = ...`). For several layers, `Parameters.joined`. Raises TypeError:
+    `parameters: expected Parameters, got LSTM; write layer.parameters`.
     """
 
     moments: tuple[str, ...] = ()
 
     def __init__(self, parameters: Parameters, lr: float, **options: float) -> None:
+        checks.instance("parameters", parameters, Parameters, "write layer.parameters")
         self._parameters = parameters
         self.lr = lr
         for name, value in options.items():
@@ -58,6 +66,11 @@ class Optimizer(ABC):
         self.steps = 0
         self.grads = parameters.empty_like()  # a place for gradients that is used again at every step
         self._moments = {name: np.zeros_like(parameters.flat) for name in self.moments}
+
+    def __repr__(self) -> str:
+        names = [name for name in inspect.signature(type(self)).parameters if name != "parameters"]
+        options = ", ".join(f"{name}={getattr(self, name)}" for name in names if hasattr(self, name))
+        return f"{type(self).__name__}({self.parameters.flat.size} x {self.parameters.dtype.name}, {options})"
 
     @property
     def parameters(self) -> Parameters:
@@ -73,12 +86,20 @@ class Optimizer(ABC):
     def lr(self, value: float) -> None:
         self._lr = checks.number("lr", value)
 
-    def step(self, grads: Parameters) -> None:
-        """Update the parameters from their gradients. Cost: one pass over parameters, gradients and moments."""
+    def step(self, grads: Parameters | None = None) -> None:
+        """Update the parameters from their gradients, which torch's users leave out.
+
+        Raises TypeError: `grads: expected Parameters, got NoneType; write the grads that a pullback or
+        loss_and_gradients returns`; ValueError: `grads: expected 1000 elements of float32, got 999 of float32`, `grads:
+        expected gradients, got the parameters themselves`. Cost: one pass over parameters, gradients and moments.
+        """
+        _check(grads)
         p, g = self.parameters.flat, grads.flat
         if g.size != p.size or g.dtype != p.dtype:
             raise ValueError(f"grads: expected {p.size} elements of {p.dtype}, got {g.size} of {g.dtype}")
         self.parameters.gradients(grads)
+        if g is p:
+            raise ValueError("grads: expected gradients, got the parameters themselves")
         self.steps += 1
         count = threads.for_bytes((3 + 2 * len(self.moments)) * p.nbytes)
         self._update(count, p, g, *self._moments.values())
@@ -113,10 +134,10 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
+        self.nesterov = checks.flag("nesterov", nesterov)
         if nesterov and not momentum:
             raise ValueError(f"nesterov: expected momentum > 0 with it, got {momentum}")
         super().__init__(parameters, lr, momentum=momentum, weight_decay=weight_decay)
-        self.nesterov = bool(nesterov)
 
     def _update(self, count, p, g, velocity):
         first = self.steps == 1
@@ -138,7 +159,7 @@ class Adagrad(Optimizer):
         eps_inside: bool = False,
     ) -> None:
         super().__init__(parameters, lr, eps=eps, weight_decay=weight_decay)
-        self.eps_inside = bool(eps_inside)
+        self.eps_inside = checks.flag("eps_inside", eps_inside)
 
     def _update(self, count, p, g, total):
         update.adagrad(count, p, g, total, self.lr, self.eps, self.eps_inside, self.weight_decay, count)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
+from typing import NoReturn
 
 import numpy as np
 
@@ -41,8 +42,8 @@ class _Layout:
     def group(self, prefix):
         """The layout of the consecutive names `prefix.*`, without the prefix, and its place."""
         if prefix not in self._groups:
-            names = [name for name in self.shapes if name.startswith(prefix + ".")]
-            layout = _Layout({name.removeprefix(prefix + "."): self.shapes[name] for name in names})
+            names = [name for name in self.shapes if name.startswith(f"{prefix}.")]
+            layout = _Layout({name.removeprefix(f"{prefix}."): self.shapes[name] for name in names})
             start = self.places[names[0]].start if names else 0
             if not names or self.places[names[-1]].stop != start + layout.size:
                 raise KeyError(f"{prefix}: expected consecutive parameters {prefix}.*, got {', '.join(self.shapes)}")
@@ -58,15 +59,21 @@ class Parameters(Mapping[str, np.ndarray]):
     shapes : mapping name -> shape, in the order of the buffer
     dtype : "float32" or "float64"
 
+    Raises ValueError: `weight_hh_l0: expected at most 9223372036854775807 bytes, got 16000000000000000000`.
+
     `p[name] = value` copies into the view; `p[name][...] = value` does the same, and `p.flat = values`. The optimisers,
     clipping and checkpoints work on `flat` in one pass. A layer and the model that holds it share one buffer.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: object) -> None:
-        layout = _Layout(shapes)
+        checks.shapes("shapes", shapes)
+        layout, dtype = _Layout(shapes), checks.dtype(dtype)
         if layout.size > _most.get():
             raise ValueError(f"parameters: expected at most {_most.get()} elements, got {layout.size}")
-        self._over(layout, aligned_empty(layout.size, checks.dtype(dtype))[:])
+        for name, shape in layout.shapes.items():
+            checks.addressable(name, shape, dtype.itemsize)
+        checks.addressable("parameters", (layout.size,), dtype.itemsize)
+        self._over(layout, aligned_empty(layout.size, dtype)[:])
 
     def _over(self, layout, flat, origin=None):
         """Views by `layout` over `flat`; origin: the Parameters and the prefix that a group came from."""
@@ -106,7 +113,10 @@ class Parameters(Mapping[str, np.ndarray]):
         return MappingProxyType(self._layout.shapes)
 
     def views(self) -> dict[str, np.ndarray]:
-        """All parameters for kernels: views that callers don't get, so that their shapes are as they were made."""
+        """All parameters for kernels: views that callers don't get, so that their shapes are as they were made.
+
+        The mapping is the same object as long as the buffer is.
+        """
         if not self._own:
             self._own = {name: self._view(name) for name in self._layout.shapes}
         return self._own
@@ -135,6 +145,10 @@ class Parameters(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self.shapes)
 
+    def __call__(self, *arguments: object) -> NoReturn:
+        """A TypeError for who writes torch's `layer.parameters()`."""
+        raise TypeError("parameters: expected no call, got layer.parameters(); write layer.parameters")
+
     def __repr__(self) -> str:
         return f"Parameters({self.flat.size} x {self.dtype.name}: {', '.join(self.shapes)})"
 
@@ -151,14 +165,14 @@ class Parameters(Mapping[str, np.ndarray]):
     def gradients(self, given: "Parameters | None" = None) -> "Parameters":
         """A place for these parameters' gradients: new and uninitialised, or `given` if it fits.
 
-        Raises ValueError: `grads: expected float32 {'weight': (2, 3)}, got float32 {'weight': (3, 2)}`.
+        Raises ValueError: `grads: expected float32 {'weight': (2, 3)}, got float32 {'weight': (3, 2)}`; TypeError:
+        `grads: expected Parameters, got dict`.
         """
         if given is None:
             return self.empty_like()
-        fits = isinstance(given, Parameters) and given.dtype == self.dtype
-        fits = fits and (given._layout is self._layout or given.shapes == self.shapes)
-        if not fits:
-            raise ValueError(f"grads: expected {self._described()}, got {_described(given)}")
+        checks.instance("grads", given, Parameters)
+        if given.dtype != self.dtype or (given._layout is not self._layout and given.shapes != self.shapes):
+            raise ValueError(f"grads: expected {self._described()}, got {given._described()}")
         return given
 
     def _described(self):
@@ -175,10 +189,21 @@ class Parameters(Mapping[str, np.ndarray]):
 
     @classmethod
     def joined(cls, groups: Mapping[str, "Parameters"]) -> "Parameters":
-        """One new buffer with the values of several Parameters of one dtype, named `group.name`."""
+        """Several Parameters of one dtype in one new buffer, named `group.name`.
+
+        They move there themselves: what trains the joined ones trains the layers that they came from. Arrays that were
+        taken from them before, `p[name]` and `p.flat`, stay in the earlier buffers.
+
+        Raises ValueError: `head: expected Parameters of their own, got a part of others`; TypeError: `head: expected
+        Parameters, got Linear; write layer.parameters`, `head: expected dtype float32 as of rnn, got float64`.
+        """
+        dtype = _joinable(groups)
         shapes = {f"{g}.{name}": shape for g, part in groups.items() for name, shape in part.shapes.items()}
-        joined = cls(shapes, next(iter(groups.values())).dtype)
-        joined.flat[:] = np.concatenate([part.flat for part in groups.values()])
+        joined = cls(shapes, dtype)
+        for name, part in groups.items():
+            layout, place = joined._layout.group(name)
+            joined._memory[place] = part._memory
+            part._over(layout, joined._memory[place], (joined, name))
         return joined
 
     def update(self, values: Mapping[str, object]) -> None:
@@ -193,8 +218,24 @@ class Parameters(Mapping[str, np.ndarray]):
             self[name] = value
 
 
-def _described(value):
-    return value._described() if isinstance(value, Parameters) else repr(value)
+def _joinable(groups):
+    """The one dtype of Parameters that may move into a buffer together."""
+    if not isinstance(groups, Mapping) or not groups:
+        got = "none" if isinstance(groups, Mapping) else type(groups).__name__
+        raise TypeError(f"groups: expected a mapping of names to Parameters, got {got}")
+    for a in groups:
+        if nested := [b for b in groups if b.startswith(f"{a}.")]:
+            raise ValueError(f"groups: expected names apart, got {a} and {nested[0]}")
+    first, parts = next(iter(groups)), list(groups.values())
+    for name, part in groups.items():
+        checks.instance(name, part, Parameters, "write layer.parameters")
+        if part._origin is not None or sum(other is part for other in parts) > 1:
+            raise ValueError(f"{name}: expected Parameters of their own, got a part of others")
+        if not part.shapes:
+            raise ValueError(f"{name}: expected at least one parameter, got none")
+        if part.dtype != parts[0].dtype:
+            raise TypeError(f"{name}: expected dtype {parts[0].dtype.name} as of {first}, got {part.dtype.name}")
+    return parts[0].dtype
 
 
 def _rebuilt(shapes, flat):

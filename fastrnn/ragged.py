@@ -138,6 +138,7 @@ class Packed:
         T = longest = int(lengths.max(initial=0))
         if total_length is not None:
             T = checks.integer("total_length", total_length, longest)
+        checks.addressable("total_length", (len(lengths), T, *self.data.shape[1:]), self.data.itemsize)
         padded = np.zeros((len(lengths), T, *self.data.shape[1:]), self.data.dtype)
         padded[np.arange(T) < lengths[:, None]] = self.data
         return padded if batch_first else np.ascontiguousarray(padded.swapaxes(0, 1))

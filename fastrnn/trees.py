@@ -118,6 +118,7 @@ class Trees:
         return self._order, self._place, self._levels, slots.first, slots.children, carry
 
     def _own_slots(self, children):
+        children = checks.integer("children", children, 0)
         if children not in self._slots:
             self._slots[children] = self._dense(children) if children else self._sparse()
         return self._slots[children]
@@ -141,6 +142,7 @@ class Trees:
     def _dense(self, K):
         checks.below("positions", self._positions, K, f"0 <= position < {K}, the layer's children")
         nodes, inner = np.flatnonzero(self._parents >= 0), len(self) - self.leaves
+        checks.addressable("children", (inner, K), nodes.itemsize)
         slots = self._inner(nodes) * K + self._positions[nodes]
         children = np.full(inner * K, -1)
         children[slots] = nodes
@@ -158,6 +160,7 @@ class Trees:
         lengths : (B,) integers >= 0. Raises ValueError: `lengths: expected 0 <= length, got -1`.
         """
         lengths = checks.counts("lengths", lengths, "0 <= length")
+        checks.addressable("lengths", (int(lengths.sum(dtype=np.longdouble)),), lengths.itemsize)
         parents = np.arange(1, lengths.sum() + 1)
         parents[np.cumsum(lengths)[lengths > 0] - 1] = -1
         return cls(parents)
@@ -169,6 +172,7 @@ class Trees:
         A tuple or a list is an inner node, all else a leaf. The values are N: the leaf itself, None for an inner node.
         Nodes are numbered as they are written, a parent before its children.
         """
+        checks.iterable("trees", trees)
         parents: list[int] = []
         values: list[Any] = []
         waiting = [(tree, -1) for tree in reversed(list(trees))]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastrnn import Packed
-from fastrnn.models.batches import batches, count, taken, terms
+from fastrnn.models.batches import batches, count, not_finite, taken, terms
 
 SEQUENCES = [np.arange(n) + 10 * n for n in (3, 0, 1, 4)]
 PACKED = Packed(np.concatenate(SEQUENCES), [0, 3, 3, 4, 8])
@@ -27,6 +27,16 @@ def test_rows_of_vectors_are_taken_whole():
     data = np.random.default_rng(0).standard_normal((8, 2, 3))
     found = taken(Packed(data, PACKED.offsets), np.array([3, 0]))
     np.testing.assert_array_equal(found.data, np.concatenate([data[4:], data[:3]]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_found(bad):
+    data = np.zeros((8, 2), np.float32)
+    data[5, 1] = bad
+    for values in (data, data[5], Packed(data, [0, 8])):
+        assert not_finite(values) == str(bad)
+    for values in (data[:5], data[:0], np.arange(3), PACKED, [bad]):
+        assert not_finite(values) == ""
 
 
 def test_counts():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fastrnn import checkpoint, optim
+from fastrnn import LSTM, checkpoint, optim
 from fastrnn.checkpoint import CheckpointError, load, save
 from fastrnn.models import CharLM, Seq2Seq, SequenceClassifier, SequenceTagger
 
@@ -398,12 +398,162 @@ while True:
 """
 
 
-def test_a_killed_writer_leaves_a_whole_file(path):
+def assert_killed_writers_leave_nothing(path, delays):
+    """Of every killed save at most its own temporary file, until the next save into the folder."""
     models = [CharLM("ab", hidden_size=200, seed=seed) for seed in (0, 1)]
-    for delay in (0.0, 0.003, 0.011):
+    left = 0
+    for delay in delays:
         with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as writer:
             writer.stdout.readline()
             time.sleep(delay)
             writer.send_signal(signal.SIGKILL)
         model, info = load(path)
         assert model.parameters.flat.tobytes() == models[info.step].parameters.flat.tobytes()
+        assert len(list(path.parent.iterdir())) <= 2
+        left += len(list(path.parent.iterdir())) - 1
+    save(path.with_name("another"), models[0])
+    assert sorted(os.listdir(path.parent)) == ["another", path.name]
+    return left
+
+
+def test_a_killed_writer_leaves_a_whole_file(path):
+    assert_killed_writers_leave_nothing(path, (0.0, 0.003, 0.011))
+
+
+@pytest.mark.exhaustive
+def test_many_killed_writers(path):
+    """Kills at all times of a save, some of which do leave a file."""
+    assert assert_killed_writers_leave_nothing(path, np.linspace(0, 0.02, 40)) > 0
+
+
+STUCK = """
+import os, sys, time
+from fastrnn import checkpoint
+from fastrnn.models import CharLM
+fsync = os.fsync
+def stuck(file):
+    print("in the middle", flush=True)
+    sys.stdin.readline()
+    fsync(file)
+os.fsync = stuck
+checkpoint.save(sys.argv[1], CharLM("ab", hidden_size=20, seed=1))
+"""
+
+
+@pytest.fixture
+def stuck(path):
+    """A process in the middle of a save, which goes on when it reads a line."""
+    command = [sys.executable, "-c", STUCK, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "in the middle\n"
+        yield writer
+        writer.kill()
+
+
+def temporaries(path):
+    return [name for name in os.listdir(path.parent) if name.startswith(".fastrnn-")]
+
+
+def test_what_a_living_process_writes_is_left_alone(path, stuck):
+    (temporary,) = temporaries(path)
+    save(path, model_of())
+    assert temporaries(path) == [temporary]
+    stuck.communicate("go on\n" * 2)
+    assert stuck.returncode == 0
+    assert temporaries(path) == []
+    assert load(path)[0].rnn.hidden_size == 20
+
+
+def test_what_a_killed_process_wrote_is_removed(path, stuck):
+    save(path, model_of())
+    stuck.kill()
+    stuck.wait()
+    assert len(temporaries(path)) == 1
+    assert load(path)[0].rnn.hidden_size == 3
+    save(path.with_name("another"), model_of())
+    assert temporaries(path) == []
+
+
+def test_other_peoples_files_are_left_alone(path):
+    names = [
+        ".fastrnn-",
+        ".fastrnn-0123456789abcde",
+        ".fastrnn-0123456789abcdefg",
+        "fastrnn-0123456789abcdef",
+        ".model",
+    ]
+    for name in names:
+        path.with_name(name).touch()
+    folder, link = path.with_name(".fastrnn-0000000000000000"), path.with_name(".fastrnn-1111111111111111")
+    folder.mkdir()
+    link.symlink_to(path.with_name(".model"))
+    os.mkfifo(path.with_name(".fastrnn-2222222222222222"))
+    save(path, model_of())
+    kept = sorted([*names, folder.name, link.name, path.name])
+    assert [name for name in sorted(os.listdir(path.parent)) if "2222" not in name] == kept
+
+
+def test_a_file_system_without_locks_is_written_to_all_the_same(path, saved, monkeypatch):
+    dead = path.with_name(".fastrnn-0123456789abcdef")
+    dead.touch()
+    monkeypatch.setattr(checkpoint.fcntl, "flock", refuse)
+    save(path, model_of(seed=1))
+    assert load(path)[0].parameters.flat.tobytes() == model_of(seed=1).parameters.flat.tobytes()
+    assert dead.exists()
+
+
+def test_a_file_that_is_taken_before_it_is_locked_is_made_again(path, monkeypatch):
+    flock, taken = checkpoint.fcntl.flock, []
+
+    def late(file, how):
+        if not taken:
+            taken.extend(temporaries(path))
+            path.with_name(taken[0]).unlink()
+        return flock(file, how)
+
+    monkeypatch.setattr(checkpoint.fcntl, "flock", late)
+    save(path, model_of())
+    assert len(taken) == 1
+    assert os.listdir(path.parent) == [path.name]
+    assert load(path)[0].config == model_of().config
+
+
+# What is saved can be loaded
+
+
+class Unknown(CharLM):
+    """A model of which files can't say what it is."""
+
+
+def layers_of(count):
+    return CharLM("ab", hidden_size=1, num_layers=count)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda: (None,), "model: expected one of CharLM, "),
+        (lambda: (LSTM(2, 3),), "model: expected one of CharLM, "),
+        (lambda: (Unknown("ab"),), "model: expected one of CharLM, "),
+        (lambda: (layers_of(257),), "num_layers: expected an integer <= 256, got 257"),
+        (lambda: (model_of(), None, -1), "step: expected an integer >= 0, got -1"),
+        (lambda: (model_of(), None, "1"), "step: expected an integer, got '1'"),
+        (lambda: (model_of(), "Adam"), "optimizer: expected an Optimizer, got str"),
+        (lambda: (model_of(), trained(layers_of(1))), "optimizer.exp_avg: expected shape (57,), got (9,)"),
+        (lambda: (model_of(), None, 0, ["a"]), "extra: expected a mapping, got list"),
+        (lambda: (model_of(), None, 0, {"a": np.ones(2)}), "Object of type ndarray is not JSON serializable"),
+        (lambda: (model_of(), None, 0, {"a": np.nan}), "Out of range float values are not JSON compliant"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_written(path, saved, arguments, message):
+    with pytest.raises(CheckpointError) as caught:
+        save(path, *arguments())
+    assert str(caught.value).startswith(f"{path}: not written: {message}")
+    assert path.read_bytes() == saved
+
+
+@pytest.mark.parametrize("function", [load, lambda path: save(path, model_of())])
+@pytest.mark.parametrize("path", [None, 0, b"model"], ids=repr)
+def test_what_is_no_path_is_named(function, path):
+    with pytest.raises(TypeError, match=f"^path: expected a string or a Path, got {type(path).__name__}$"):
+        function(path)

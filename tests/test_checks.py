@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from oracles import import_torch
 
 import fastrnn
 from fastrnn import (
@@ -15,13 +16,17 @@ from fastrnn import (
     LSTMCell,
     Packed,
     Parameters,
+    Recursive,
     RNNCell,
+    TimeDelay,
+    Trees,
     checks,
     cross_entropy,
     optim,
 )
-from fastrnn.models import CharLM
+from fastrnn.models import CharLM, Seq2Seq
 
+MOST = 2**63 - 1
 MORE_THREADS = fastrnn.get_num_threads() + 1
 
 
@@ -67,6 +72,19 @@ def parameters():
 
 def put(name, value):
     parameters()[name] = value
+
+
+def refused(call):
+    """An error without the reason that NumPy gives."""
+    try:
+        call()
+    except TypeError as error:
+        message = str(error)
+        raise TypeError(message[: message.index(" (setting an array element with a sequence.")]) from None
+
+
+def step_by_itself(p):
+    optim.SGD(p).step(p)
 
 
 def load(changes, without=()):
@@ -240,9 +258,77 @@ SHAPES_AND_VALUES = {
     "length: expected an integer >= 0, got -1": lambda: model().sample(-1),
     "temperature: expected a number >= 0, got -1": lambda: model().sample(1, temperature=-1),
     "top_k: expected an integer >= 1, got 0": lambda: model().sample(1, top_k=0),
+    "grads: expected gradients, got the parameters themselves": lambda: step_by_itself(parameters()),
+    f"state_dict: expected {RNN_NAMES}; unexpected 0": lambda: load({0: f32(3)}),
+    f"lr: expected a number >= 0, got 1{56 * '0'}...": lambda: optim.SGD(parameters(), 10**400),
+    "num_layers: expected an integer in 1..65536, got 1000000000000": lambda: GRU(2, 3, 10**12),
+    f"weight_ih_l0: expected at most {MOST} bytes, got {16 * 10**18}": lambda: LSTM(10**9, 10**9),
+    f"weight_hh_l0: expected at most {MOST} bytes, got {4 * 10**20}": lambda: RNN(1, 10**10),
+    f"weight_ih: expected at most {MOST} bytes, got {12 * 2**80}": lambda: GRUCell(2**80, 1),
+    f"weight: expected at most {MOST} bytes, got {8 * 10**20}": lambda: Linear(10**10, 10**10, dtype="float64"),
+    f"weight: expected at most {MOST} bytes, got {2**72}": lambda: Linear(2**70, 0),
+    f"weight: expected at most {MOST} bytes, got {4 * 10**24}": lambda: Embedding(10**12, 10**12),
+    f"weight: expected at most {MOST} bytes, got {24 * 10**30}": lambda: TimeDelay(2, 3, 10**30),
+    f"weight_hh: expected at most {MOST} bytes, got {36 * 10**30}": lambda: Recursive(2, 3, children=10**30),
+    f"batch: expected at most {MOST} bytes, got {2**74}": lambda: model().initial_state(2**70),
+    f"batch_size: expected at most {MOST} bytes, got {9 * 2**74}": lambda: rnn().stream(2**70),
+    f"total_length: expected at most {MOST} bytes, got {15 * 2**62}": lambda: packed().to_padded(total_length=2**60),
+    f"lengths: expected at most {MOST} bytes, got {3 * 2**65}": lambda: Trees.chains([2**62] * 3),
+    "dilation: expected an integer in 1..1537228672809129301, got 4611686018427387904": lambda: TimeDelay(
+        2, 3, 3, 2**62
+    ),
 }
 
+GRADS = "grads: expected Parameters, got {}; write the grads that a pullback or loss_and_gradients returns"
+PARAMETERS = "parameters: expected Parameters, got {}; write layer.parameters"
+
 TYPES = {
+    PARAMETERS.format("RNN"): lambda: optim.Adam(rnn()),
+    PARAMETERS.format("CharLM"): lambda: optim.SGD(model()),
+    PARAMETERS.format("list"): lambda: optim.AdamW([parameters(), parameters()]),
+    PARAMETERS.format("generator"): lambda: optim.RMSprop(p for p in parameters().values()),
+    PARAMETERS.format("dict"): lambda: optim.Adagrad(rnn().state_dict()),
+    PARAMETERS.format("NoneType"): lambda: optim.Adam(None),
+    "parameters: expected no call, got layer.parameters(); write layer.parameters": lambda: optim.Adam(
+        rnn().parameters()
+    ),
+    GRADS.format("NoneType"): lambda: optim.Adam(parameters()).step(),
+    GRADS.format("dict"): lambda: optim.Adam(parameters()).step({}),
+    GRADS.format("ndarray"): lambda: optim.Adam(parameters()).step(parameters().flat),
+    GRADS.format("list"): lambda: optim.clip_grad_norm([f32(3), f32(2)], 5),
+    GRADS.format("tuple"): lambda: optim.clip_grad_value((f32(3),), 5),
+    GRADS.format("RNN"): lambda: optim.grad_norm(rnn()),
+    "grads: expected Parameters, got dict": lambda: rnn_pullback(None, None, {"weight": f32(10_000)}),
+    "state_dict: expected a mapping with step, lr, exp_avg, exp_avg_sq, got NoneType": lambda: optim.Adam(
+        parameters()
+    ).load_state_dict(None),
+    f"state_dict: expected a mapping with {RNN_NAMES}, got RNN": lambda: RNN(2, 3).load_state_dict(RNN(2, 3)),
+    f"state_dict: expected a mapping with {RNN_NAMES}, got str": lambda: RNN(2, 3).load_state_dict("weights.pt"),
+    "lr: expected a number, got array([[0., 0.], [0., 0.]])": lambda: optim.SGD(parameters(), np.zeros((2, 2))),
+    "lr: expected a number, got np.complex128(1j)": lambda: optim.SGD(parameters(), np.complex128(1j)),
+    "seed: expected None, an integer >= 0 or a Generator, got 'a'": lambda: RNN(2, 3, seed="a"),
+    "seed: expected None, an integer >= 0 or a Generator, got -1": lambda: Embedding(2, 3, seed=-1),
+    "seed: expected None, an integer >= 0 or a Generator, got 1.5": lambda: model().sample(3, seed=1.5),
+    "text: expected str, got NoneType": lambda: model().encode(None),
+    "text: expected str, got list": lambda: model().encode(["ab"]),
+    "prime: expected str, got NoneType": lambda: model().sample(3, None),
+    "targets: expected integers, got dtype object": lambda: model().loss(ints(2, 3), None),
+    "scale: expected a number, got None": lambda: model().loss_and_gradients(ints(2, 3), ints(2, 3), None, None),
+    "bias: expected True or False, got 0.5": lambda: LSTM(2, 3, 2, 0.5),
+    "bias: expected True or False, got 'no'": lambda: Linear(2, 3, "no"),
+    "bidirectional: expected True or False, got None": lambda: GRU(2, 3, bidirectional=None),
+    "batch_first: expected True or False, got array([1, 1])": lambda: RNN(2, 3, batch_first=np.array([1, 1])),
+    "reset_after: expected True or False, got 2": lambda: GRUCell(2, 3, reset_after=2),
+    "peepholes: expected True or False, got 'False'": lambda: LSTMCell(2, 3, peepholes="False"),
+    "causal: expected True or False, got 1.0": lambda: TimeDelay(2, 3, 3, causal=1.0),
+    "nesterov: expected True or False, got []": lambda: optim.SGD(parameters(), 0.1, 0.9, []),
+    "attention: expected True or False, got 'luong'": lambda: Seq2Seq(2, 3, attention="luong"),
+    "trees: expected a list, got int": lambda: Trees.from_nested(3),
+    "children: expected an integer, got 'sum'": lambda: Trees([-1]).slots("sum"),
+    "x: expected shape (...), got list": lambda: refused(lambda: Dropout().vjp([[1.0], [1.0, 2.0]])),
+    "logits: expected shape (..., classes), got list": lambda: refused(lambda: cross_entropy([[1.0], [1.0, 2.0]], [0])),
+    "tokens: expected shape (...), got list": lambda: refused(lambda: Embedding(3, 2)([[1], [1, 2]])),
+    "x: expected shape (..., in_features), got list": lambda: refused(lambda: Linear(3, 2)([[1.0], [1.0, 2.0]])),
     "hidden_size: expected an integer, got 3.0": lambda: RNN(2, 3.0),
     "hidden_size: expected an integer, got True": lambda: RNN(2, True),
     "input_size: expected an integer, got '3'": lambda: RNN("3", 3),
@@ -358,6 +444,23 @@ def test_rejected(mistake):
     assert "\n" not in message
     expected, got = message.split(": expected ")[1].rsplit(", got ", 1)
     assert expected != got
+
+
+@pytest.mark.parametrize("value", [True, 1, np.True_, np.int64(1)], ids=repr)
+def test_true_by_other_names(value):
+    layer = RNN(2, 3, bidirectional=value)
+    assert layer.bidirectional is True
+    assert "weight_ih_l0_reverse" in layer.parameters
+
+
+def test_a_tensor_with_a_gradient_is_no_silent_input():
+    torch = import_torch()
+    x = torch.zeros(4, 3, 5, requires_grad=True)
+    for value, reason in ((x, "Can't call numpy() on Tensor that requires grad."), (x.detach().bfloat16(), "Got unsu")):
+        with pytest.raises(TypeError) as caught:
+            rnn()(value)
+        assert str(caught.value).startswith(f"x: expected shape {SHAPE}, got Tensor ({reason}")
+    np.testing.assert_array_equal(rnn(seed=0)(x.detach())[0], rnn(seed=0)(f32(4, 3, 5))[0])
 
 
 @pytest.mark.parametrize("name", ["bias", "weight_hh_l1", 0])

@@ -1,6 +1,7 @@
 """The command `fastrnn`: what it prints, writes and refuses."""
 
 import gzip
+import io
 import json
 import math
 import os
@@ -20,7 +21,10 @@ from click.testing import CliRunner
 import fastrnn
 from fastrnn import checkpoint, cli
 from fastrnn.checkpoint import load
-from fastrnn.cli import charlm
+from fastrnn.cli import charlm, example
+from fastrnn.cli.program import Bar
+from fastrnn.examples import EXAMPLES
+from fastrnn.examples.shared import Result
 from fastrnn.models import CharLM
 from fastrnn.training import loop, min_char_rnn
 from fastrnn.training.text import Batches, split
@@ -175,6 +179,33 @@ def test_gzip_trains_the_same_model(folder):
     np.testing.assert_array_equal(plain.parameters.flat, packed.parameters.flat)
 
 
+def test_standard_input_trains_the_same_model(folder):
+    trained("--out", "plain")
+    for name, data in {"plain": TEXT.encode(), "gzip": gzip.compress(TEXT.encode())}.items():
+        arguments = ["charlm", "train", "-", *SMALL, "--steps", "20", "--out", f"{name}-input"]
+        result = CliRunner().invoke(cli.main, arguments, input=data)
+        assert result.exit_code == 0, result.output
+        assert f"text: standard input, {len(TEXT):,} characters, 29 different\n" in result.stderr
+        np.testing.assert_array_equal(
+            load(f"{name}-input/model.safetensors")[0].parameters.flat,
+            load("plain/model.safetensors")[0].parameters.flat,
+        )
+
+
+def test_pictures_of_what_standard_input_says(folder):
+    trained("--metrics", "m.jsonl")
+    for arguments, data in {
+        ("flow", "charlm", "-", "--batch", "2", "--seq-length", "5"): TEXT,
+        ("curves", "-"): (folder / "m.jsonl").read_text(),
+        ("activations", "charlm", "-", "--out", "units.html"): TEXT,
+    }.items():
+        result = CliRunner().invoke(cli.main, ["plot", *arguments], input=data)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith("picture: ")
+    shown = CliRunner().invoke(cli.main, ["plot", "curves", "-"], input="{}\nx")
+    assert error_of(shown) == "standard input: line 2: expected a JSON object"
+
+
 def test_metrics_are_json_lines_that_repeat(folder):
     trained("--metrics", "a.jsonl", "--steps", 200)
     trained("--metrics", "b.jsonl", "--steps", 200, "--threads", 1)
@@ -235,6 +266,89 @@ def test_a_terminal_sees_a_bar(folder):
     os.close(terminal)
     assert re.search(r"100%\|.{20}\| 00:\d\d<00:00, loss \d\.\d{3}, [\d,]+ characters/s", shown)
     assert "step 20" not in shown
+
+
+class Terminal(io.StringIO):
+    """Standard error of somebody who looks, and the clock by which a bar tells the time."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.now = 1000.0
+        monkeypatch.setattr(sys, "stderr", self)
+        monkeypatch.setattr("tqdm.std.time", lambda: self.now)
+
+    def isatty(self):
+        return True
+
+    def shows(self):
+        """The bar as it was drawn, time after time."""
+        return [drawn.rstrip() for drawn in self.getvalue().split("\r") if drawn.strip()]
+
+
+@pytest.mark.parametrize("first", [1e-9, 0.01])
+def test_a_bar_appears_with_the_first_step_and_leaves_its_time_out(monkeypatch, first):
+    """A first step of 15 s, which compiles, then a hundred steps of 0.5 s."""
+    terminal = Terminal(monkeypatch)
+    with Bar(quiet=False) as bar:
+        assert bar.hidden
+        terminal.now += 15
+        assert terminal.shows() == []
+        bar.show(first, "loss 3.000")
+        assert not bar.hidden
+        (drawn,) = terminal.shows()
+        assert re.fullmatch(rf"{100 * first:3.0f}%\|.{{20}}\| 00:00<\?, loss 3.000", drawn)
+        for i in range(1, 100):
+            terminal.now += 0.5
+            bar.show(first + i / 100 * (1 - first), f"loss {i}")
+    shown = terminal.shows()
+    assert len(shown) > 50
+    for drawn in shown[1:]:
+        share, minutes, seconds, left_minutes, left_seconds = map(
+            int, re.match(r"\s*(\d+)%\|.{20}\| (\d\d):(\d\d)<(\d\d):(\d\d), loss", drawn).groups()
+        )
+        assert minutes == 0
+        assert abs(seconds - share / 2) <= 1
+        assert abs(60 * left_minutes + left_seconds - (50 - share / 2)) <= 2
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_bar_that_nobody_sees_is_silent(monkeypatch, quiet):
+    terminal = Terminal(monkeypatch)
+    monkeypatch.setattr(terminal, "isatty", lambda: quiet)
+    with Bar(quiet) as bar:
+        for share in (0.1, 0.5, 1.0):
+            bar.show(share, "loss")
+            assert bar.hidden
+    assert terminal.getvalue() == ""
+
+
+def test_an_example_draws_nothing_before_its_first_step(monkeypatch):
+    terminal = Terminal(monkeypatch)
+
+    def run(run):
+        assert terminal.getvalue() == ""
+        run._progress(0.25, 1.5)
+        assert re.search(r" 25%\|.{20}\| 00:00<\?, loss 1.500", terminal.getvalue())
+        return Result("", 1.0, 1.0, "nothing")
+
+    monkeypatch.setattr(EXAMPLES["words"], "run", run)
+    example.example.commands["words"].main([], standalone_mode=False)
+
+
+def test_a_training_draws_nothing_before_its_first_step(folder, monkeypatch):
+    terminal = Terminal(monkeypatch)
+    step, seen = CharLM.train_step, []
+
+    def watched(*arguments, **options):
+        seen.append(terminal.getvalue())
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(CharLM, "train_step", watched)
+    context = charlm.train.make_context("train", ["fox.txt", *SMALL, "--steps", "3"])
+    with context:
+        charlm.train.invoke(context)
+    assert seen[0] == f"text: fox.txt, {len(TEXT):,} characters, 29 different\n"
+    assert seen[1].startswith(seen[0] + "\r 33%|")
 
 
 def environment():
@@ -350,6 +464,9 @@ SHORT = "text: expected at least 2*(batch*seq_length + 1) = 6402 characters, got
         ),
         (["latin.txt"], "latin.txt: expected UTF-8, got byte 0xe9 at 3"),
         (["cut.gz"], "cut.gz: damaged gzip: Compressed file ended before the end-of-stream marker was reached"),
+        (["/dev/zero", "--max-bytes", 5_000_000], "/dev/zero: expected at most 5000000 bytes of text, got more"),
+        (["bomb.gz", "--max-bytes", 99_999], "bomb.gz: expected at most 99999 bytes of text, got more"),
+        (["-"], "standard input: empty"),
         (["fox.txt", "--hidden", 0], "Invalid value for '--hidden': 0 is not in the range 1<=x<=65536."),
         (["fox.txt", "--hidden", "x"], "Invalid value for '--hidden': 'x' is not a valid integer range."),
         (["fox.txt", "--lr", 0], "Invalid value for '--lr': 0.0 is not in the range x>0."),
@@ -392,6 +509,7 @@ def test_what_cannot_be_trained_is_one_line_before_any_model(folder, monkeypatch
     (folder / "folder").mkdir()
     (folder / "empty.txt").touch()
     (folder / "latin.txt").write_bytes(b"caf\xe9")
+    (folder / "bomb.gz").write_bytes(gzip.compress(bytes(100_000)))
     (folder / "cut.gz").write_bytes(gzip.compress(TEXT.encode())[:-9])
     monkeypatch.setattr(fastrnn.models, "CharLM", None)  # to build a model would be a TypeError, with a traceback
     monkeypatch.setattr(min_char_rnn, "CharLM", None)

@@ -175,6 +175,8 @@ def test_a_validation_loss_that_is_not_finite_is_an_error(monkeypatch):
         ({"steps": None}, "train: expected either steps or seconds, got steps=None and seconds=None"),
         ({"steps": 1, "seconds": 1}, "train: expected either steps or seconds, got steps=1 and seconds=1"),
         ({"steps": 0}, "steps: expected an integer >= 1, got 0"),
+        ({"scale": 0.0}, "scale: expected a number >= 2.22507e-308, got 0"),
+        ({"smoothing": 2}, "smoothing: expected a number in 0..1, got 2"),
         ({"steps": None, "seconds": -1}, "seconds: expected a number >= 0, got -1"),
         ({"steps": None, "seconds": math.nan}, "seconds: expected a number >= 0, got nan"),
     ],
@@ -182,6 +184,22 @@ def test_a_validation_loss_that_is_not_finite_is_an_error(monkeypatch):
 def test_a_run_without_one_length_is_an_error(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         run(model_of(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": None}, "model: expected CharLM, got NoneType"),
+        ({"optimizer": "adam"}, "optimizer: expected Optimizer, got str"),
+        ({"batches": TOKENS}, "batches: expected Batches, got ndarray"),
+        ({"validation": TOKENS}, "validation: expected Batches, got ndarray"),
+    ],
+)
+def test_what_is_no_argument_of_a_run_is_named(change, message):
+    model = model_of()
+    arguments = {"model": model, "optimizer": optim.SGD(model.parameters), "batches": Batches(TOKENS, 2, 5)}
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        next(loop.train(**arguments | change, steps=1))
 
 
 @pytest.mark.parametrize("characters", [26, 27, 51, 52, 200])

@@ -1,14 +1,16 @@
 """What all models share: steps of training, fit, files."""
 
+import copy
 import re
 
 import numpy as np
 import pytest
 from sequence_models import batch_of, build
 
-from fastrnn import checkpoint, flow, models, optim
+from fastrnn import Linear, checkpoint, flow, models, optim
 from fastrnn.checkpoint import CheckpointError
-from fastrnn.models import CharLM, SequenceClassifier, SequenceTagger
+from fastrnn.examples.networks import TimeDelayClassifier
+from fastrnn.models import CharLM, Seq2Seq, SequenceClassifier, SequenceGenerator, SequenceTagger
 from fastrnn.models.model import Network
 from fastrnn.parameters import Parameters
 
@@ -88,6 +90,68 @@ def test_the_place_is_where_the_gradient_was_lost(monkeypatch):
     assert [index for index, d_h in lost if d_h is not None] == [1, 0]
     monkeypatch.setattr(flow.Flow, "first_bad", property(lambda self: 3 if self.index == 0 else None))
     assert flow.first_bad(lambda: model.loss_and_gradients(batch)) == "first at step 3 of layer 0 of GRU"
+
+
+TRAIN_STEP = "train_step: expected a finite gradient, got norm nan, {}; nothing is updated"
+OTHERS = {
+    "generator": lambda: SequenceGenerator(4, 3, hidden_size=6, seed=0, dtype="float64"),
+    "seq2seq": lambda: Seq2Seq(4, 4, hidden_size=6, seed=0, dtype="float64"),
+}
+
+
+def any_model(kind):
+    return OTHERS[kind]() if kind in OTHERS else build(kind)
+
+
+def any_batch(model):
+    rng = np.random.default_rng(0)
+    tokens = [rng.integers(4, size=n) for n in LENGTHS]
+    if isinstance(model, Seq2Seq):
+        return tokens, tokens
+    return (rng.standard_normal((7, 3)), tokens) if isinstance(model, SequenceGenerator) else data_of(model)
+
+
+def assert_names(model, batch, place):
+    before, optimizer = model.parameters.flat.copy(), optim.Adam(model.parameters)
+    with pytest.warns(RuntimeWarning) as caught:
+        model.train_step(batch, optimizer)
+    assert [str(warning.message) for warning in caught] == [TRAIN_STEP.format(place)]
+    np.testing.assert_array_equal(model.parameters.flat, before)
+    assert optimizer.steps == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "which", "place"),
+    [
+        ("classifier last", 0, "inputs hold nan"),
+        ("classifier mean", 0, "inputs hold nan"),
+        ("regressor last", 0, "inputs hold nan"),
+        ("regressor mean", 1, "targets hold nan"),
+        ("tagger", 0, "inputs hold nan"),
+        ("value tagger", 0, "inputs hold nan"),
+        ("value tagger", 1, "targets hold nan"),
+        ("generator", 0, "conditions hold nan"),
+    ],
+)
+def test_a_batch_that_is_not_finite_is_named(kind, which, place):
+    model = any_model(kind)
+    batch = any_batch(model)
+    batch[which][3][-1] = np.nan
+    assert_names(model, batch, place)
+
+
+@pytest.mark.parametrize("kind", ["classifier last", "value tagger", "generator", "seq2seq"])
+def test_a_parameter_that_is_not_finite_is_named(kind):
+    model = any_model(kind)
+    name = list(model.parameters)[-2]
+    model.parameters[name][1, 2] = np.nan
+    assert_names(model, any_batch(model), f"{name} holds nan")
+
+
+def test_a_network_of_ones_own_is_told_the_same():
+    model = TimeDelayClassifier(3, 4, hidden_size=5, num_layers=1, seed=0)
+    model.parameters["layer0.bias"][0] = np.nan
+    assert_names(model, ([[0, 1], [2]], [0, 1]), "layer0.bias holds nan")
 
 
 def test_training_goes_on_after_a_bad_batch():
@@ -193,6 +257,96 @@ def test_bad_arguments_of_fit(change, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         model.fit(**{"inputs": inputs, "targets": targets, **change})
     np.testing.assert_array_equal(model.parameters.flat, before)
+
+
+WRONG_OPTIMIZER = "optimizer: expected one of this model's parameters, got one of others"
+
+
+@pytest.mark.parametrize("kind", ["classifier last", "seq2seq"])
+def test_an_optimiser_of_another_model_is_refused(kind):
+    model, twin = any_model(kind), any_model(kind)
+    for optimizer in (optim.SGD(twin.parameters), optim.Adam(copy.deepcopy(model).parameters)):
+        for call in (model.train_step, lambda batch, optimizer: model.fit(*batch, optimizer=optimizer)):
+            before = model.parameters.flat.copy(), twin.parameters.flat.copy()
+            with pytest.raises(ValueError, match=f"^{WRONG_OPTIMIZER}$"):
+                call(any_batch(model), optimizer)
+            np.testing.assert_array_equal((model.parameters.flat, twin.parameters.flat), before)
+
+
+def test_an_optimiser_copied_with_its_model_is_its_own():
+    model = build("classifier last")
+    twin, optimizer = copy.deepcopy((model, optim.SGD(model.parameters, 0.5)))
+    before = twin.parameters.flat.copy()
+    twin.train_step(data_of(twin), optimizer)
+    assert np.abs(twin.parameters.flat - before).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, b: m.train_step(b, None), "optimizer: expected Optimizer, got NoneType"),
+        (lambda m, b: m.train_step(b, "adam"), "optimizer: expected Optimizer, got str"),
+        (lambda m, b: m.fit(*b, optimizer=optim.Adam), "optimizer: expected Optimizer, got ABCMeta"),
+        (lambda m, b: m.fit(None, b[1]), "inputs: expected a Packed, an array or a list, got NoneType"),
+        (lambda m, b: m.fit(b[0], 3), "targets: expected a Packed, an array or a list, got int"),
+        (lambda m, b: m.fit(iter(b[0]), b[1]), "inputs: expected a Packed, an array or a list, got list_iterator"),
+        (lambda m, b: m.fit(np.float64(1), b[1]), "inputs: expected a Packed, an array or a list, got float64"),
+        (lambda m, b: m.predict(None), "inputs: expected a Packed, an array or a list, got NoneType"),
+        (lambda m, b: m.predict(["a", "b"]), "inputs[0]: expected shape (T, 4), got ()"),
+        (lambda m, b: m.predict([[[1.0, 2.0], [1.0]]]), "inputs[0]: expected shape (T, 4), got list ("),
+        (lambda m, b: m.loss(None), None),
+        (lambda m, b: m.loss(b[0][:3]), "batch: expected (inputs, targets), got list of 3"),
+        (lambda m, b: m.loss(3), "batch: expected (inputs, targets), got int"),
+        (lambda m, b: m.loss("ab"), "batch: expected (inputs, targets), got str"),
+        (lambda m, b: m.fit(*b, validation=b[0]), "validation: expected (inputs, targets), got list of 7"),
+        (lambda m, b: m.fit(*b, seed="x"), "seed: expected None, an integer >= 0 or a Generator, got 'x'"),
+        (lambda m, b: m.fit(*b, on_step=3), "on_step: expected a function, got int"),
+        (lambda m, b: m.fit(*b, decay="linear"), "decay: expected True or False, got 'linear'"),
+        (lambda m, b: m.loss_and_gradients(b, "2"), "scale: expected a number, got '2'"),
+        (lambda m, b: m.loss_and_gradients(b, np.nan), "scale: expected a number >= -inf, got nan"),
+        (lambda m, b: m.loss_and_gradients(b, grads={}), "grads: expected Parameters, got dict"),
+    ],
+)
+def test_what_is_no_argument_of_a_model_is_named(call, message):
+    model = build("classifier last")
+    before = model.parameters.flat.copy()
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call(model, data_of(model))
+    assert str(caught.value).startswith(message or "inputs: expected a Packed, an array or a list, got NoneType")
+    np.testing.assert_array_equal(model.parameters.flat, before)
+
+
+# What is shown
+
+
+def test_a_model_shows_its_parts():
+    classifier = SequenceClassifier(2, num_tokens=7, embedding_size=3, cell="gru", hidden_size=4, num_layers=2)
+    assert repr(classifier) == (
+        "SequenceClassifier(\n"
+        "  (embedding): Embedding(7, 3)\n"
+        "  (rnn): GRU(3, 4, num_layers=2)\n"
+        "  (head): Classes(4, 2)\n"
+        ")"
+    )
+    translator = Seq2Seq(4, 5, cell="tanh", hidden_size=6, embedding_size=0, bidirectional=True, attention=True)
+    assert repr(translator) == (
+        "Seq2Seq(\n"
+        "  (encoder.rnn): RNN(4, 6, bidirectional=True)\n"
+        "  (decoder.rnn): RNN(6, 6)\n"
+        "  (bridge.h): Linear(12, 6)\n"
+        "  (memory): Linear(12, 6, bias=False)\n"
+        "  (attention): Linear(12, 6, bias=False)\n"
+        "  (head): Classes(6, 6)\n"
+        ")"
+    )
+
+
+def test_a_model_in_a_model_is_indented():
+    inner = Network({"linear": Linear(1, 2)}, {})
+    assert repr(Network({"linear": Linear(2, 3)}, {})) == "Network(\n  (linear): Linear(2, 3)\n)"
+    outer = object.__new__(Network)
+    outer._parts = {"inner": inner}
+    assert repr(outer) == "Network(\n  (inner): Network(\n    (linear): Linear(1, 2)\n  )\n)"
 
 
 # Files

@@ -187,6 +187,17 @@ def test_no_learning_rate_changes_nothing():
         np.testing.assert_array_equal(p.flat, parameters().flat)
 
 
+def test_an_optimiser_shows_its_options():
+    shown = [repr(getattr(optim, name)(parameters(), **options)) for name, options in zip(OPTIONS, EVERY, strict=True)]
+    assert shown == [
+        "SGD(48 x float64, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.2)",
+        "Adagrad(48 x float64, lr=0.1, eps=1e-10, weight_decay=0.2, eps_inside=False)",
+        "RMSprop(48 x float64, lr=0.1, alpha=0.99, eps=1e-08, weight_decay=0.2)",
+        "Adam(48 x float64, lr=0.1, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.2)",
+        "AdamW(48 x float64, lr=0.1, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)",
+    ]
+
+
 @pytest.mark.parametrize("limit", [0, 0.5, 1e3, np.inf])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_clip_grad_norm_matches_torch(dtype, limit):

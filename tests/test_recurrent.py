@@ -25,7 +25,20 @@ from recurrent_layers import (
     state_in,
 )
 
-from fastrnn import GRU, LSTM, RNN, Dropout, Packed
+from fastrnn import (
+    GRU,
+    LSTM,
+    RNN,
+    Dropout,
+    Embedding,
+    GRUCell,
+    Linear,
+    LSTMCell,
+    Packed,
+    Recursive,
+    RNNCell,
+    TimeDelay,
+)
 
 TOLERANCE = 1e-12
 # T, B, I, H
@@ -1066,9 +1079,53 @@ def test_dropout_is_off_in_inference_and_seeded_in_training(kind):
 
 @kinds
 def test_the_last_layer_has_no_dropout(kind):
-    layer, none = (small(kind, num_layers=1, dropout=p) for p in (0.9, 0.0))
+    with pytest.warns(UserWarning) as caught:
+        layer = small(kind, num_layers=1, dropout=0.9)
+    message = "dropout: expected 0 with one layer, as it acts between layers, got 0.9"
+    assert [str(warning.message) for warning in caught] == [message]
+    none = small(kind, num_layers=1, dropout=0.0)
     given = arguments(layer, 7, 3)
     assert_same(results(layer, given), results(none, given))
+
+
+def test_the_warning_points_at_the_caller():
+    for Layer in (RNN, GRU, LSTM):
+        with pytest.warns(UserWarning, match="^dropout: ") as caught:
+            Layer(2, 3, dropout=1)
+        assert caught[0].filename == __file__
+
+
+SHOWN = {
+    "LSTM(64, 128, num_layers=2, bidirectional=True)": lambda: LSTM(64, 128, num_layers=2, bidirectional=True),
+    "LSTM(3, 4, bias=False, batch_first=True, proj_size=2, peepholes=True, dtype=float64)": lambda: LSTM(
+        3, 4, 1, False, True, proj_size=2, peepholes=True, dtype=np.float64, seed=3
+    ),
+    "LSTM(3, 4)": lambda: LSTM(3, 4, forget_bias=1.0),
+    "RNN(0, 4, num_layers=3, nonlinearity=relu, dropout=0.5)": lambda: RNN(0, np.int64(4), 3, "relu", dropout=0.5),
+    "GRU(3, 4, reset_after=False)": lambda: GRU(3, 4, reset_after=False),
+    "RNNCell(3, 4, nonlinearity=relu)": lambda: RNNCell(3, 4, nonlinearity="relu"),
+    "GRUCell(3, 4, bias=False)": lambda: GRUCell(3, 4, False),
+    "LSTMCell(3, 4, peepholes=True)": lambda: LSTMCell(3, 4, peepholes=True),
+    "Linear(3, 4)": lambda: Linear(3, 4),
+    "Linear(3, 4, bias=False, dtype=float64)": lambda: Linear(3, 4, False, dtype="float64"),
+    "Embedding(3, 4)": lambda: Embedding(3, 4),
+    "Dropout(p=0.5)": lambda: Dropout(),
+    "TimeDelay(3, 4, 5, dilation=2, causal=True)": lambda: TimeDelay(3, 4, 5, 2, True),
+    "Recursive(3, 4, cell=lstm, children=2)": lambda: Recursive(3, 4, "lstm", 2),
+    "Deep(2, 4, num_layers=2)": lambda: Deep(2),
+}
+
+
+class Deep(LSTM):
+    """A layer with a constructor of its own."""
+
+    def __init__(self, size):
+        super().__init__(size, 2 * size, num_layers=2)
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_a_layer_shows_how_it_is_made(shown):
+    assert repr(SHOWN[shown]()) == shown
 
 
 @pytest.mark.parametrize("p", [0, 0.5, 1])

@@ -1,7 +1,12 @@
 """Reading, splitting and windowing text."""
 
 import gzip
+import io
+import os
 import re
+import sys
+import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -66,6 +71,81 @@ def test_gzip_damaged_anywhere_is_an_error(tmp_path):
         assert error_of(write(tmp_path, bytes(damaged))).startswith("damaged gzip: ")
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_text_may_be_so_long_and_no_longer(tmp_path, compress):
+    path = write(tmp_path, compress(b"ab" * 50))
+    assert read_text(path, 100) == "ab" * 50
+    with pytest.raises(ValueError) as caught:
+        read_text(path, 99)
+    assert str(caught.value) == f"{path}: expected at most 99 bytes of text, got more"
+
+
+@pytest.mark.real_memory
+def test_a_gzip_that_expands_is_read_no_further(tmp_path):
+    """16 KB that stand for 16 MiB."""
+    path = write(tmp_path, gzip.compress(bytes(1 << 24)))
+    assert path.stat().st_size < 20_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="expected at most 100000 bytes of text, got more"):
+            read_text(path, 100_000)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_without_an_end_is_read_no_further():
+    with pytest.raises(ValueError) as caught:
+        read_text("/dev/zero", 1 << 21)
+    assert str(caught.value) == "/dev/zero: expected at most 2097152 bytes of text, got more"
+
+
+@pytest.mark.parametrize("data", [AWKWARD.encode(), gzip.compress(AWKWARD.encode())], ids=["plain", "gzip"])
+def test_a_pipe_is_read_to_its_end(tmp_path, data):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def fill():
+        with open(path, "wb", buffering=0) as file:
+            for i in range(len(data)):  # the first bytes, which tell gzip, one by one
+                file.write(data[i : i + 1])
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    assert read_text(path) == AWKWARD
+    writer.join()
+
+
+@pytest.mark.parametrize("data", [AWKWARD.encode(), gzip.compress(AWKWARD.encode())], ids=["plain", "gzip"])
+def test_standard_input(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert read_text("-") == AWKWARD
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (io.TextIOWrapper(io.BytesIO()), "standard input: empty"),
+        (io.TextIOWrapper(io.BytesIO(b"a\xff")), "standard input: expected UTF-8, got byte 0xff at 1"),
+        (io.TextIOWrapper(io.BytesIO(b"abcd")), "standard input: expected at most 3 bytes of text, got more"),
+        (io.TextIOWrapper(io.BytesIO(b"\x1f\x8b")), "standard input: damaged gzip: "),
+        (io.StringIO("text"), "standard input: closed"),
+        (None, "standard input: closed"),
+    ],
+)
+def test_what_is_no_text_on_standard_input_is_named(monkeypatch, stdin, message):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(ValueError) as caught:
+        read_text("-", 3)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("path", [None, 0, b"book.txt"], ids=repr)
+def test_what_is_no_path_is_named(path):
+    with pytest.raises(TypeError, match=f"^path: expected a string or a Path, got {type(path).__name__}$"):
+        read_text(path)
+
+
 def test_a_file_that_cannot_be_read_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "none")
@@ -118,6 +198,26 @@ def test_a_text_too_short_to_split_is_an_error(length, fraction, message):
         split("x" * length, fraction, batch=4, seq_length=5)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Batches(np.zeros(12), 1, 1), "tokens: expected integers, got dtype float64"),
+        (lambda: Batches("abc", 1, 1), "tokens: expected shape (N,), got ()"),
+        (lambda: vocabulary_of(["ab"]), "text: expected str, got list"),
+        (lambda: split(None, 0.1, 1, 1), "text: expected str, got NoneType"),
+        (lambda: split("abc", "0.1", 1, 1), "val_fraction: expected a number, got '0.1'"),
+        (lambda: split("abc", 1.5, 1, 1), "val_fraction: expected a number in 0..1, got 1.5"),
+        (lambda: split("abc", 0, -1, 1), "batch: expected an integer >= 1, got -1"),
+        (lambda: split("abc", 0, 1, 0.5), "seq_length: expected an integer, got 0.5"),
+        (lambda: standard_library(None), "limit: expected an integer, got None"),
+    ],
+)
+def test_what_is_no_argument_is_named(call, message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert str(caught.value) == message
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
 @pytest.mark.parametrize("seq_length", [1, 2, 5])
 @pytest.mark.parametrize("surplus", [0, 1, 2, 3, 20, 21, 22, 41])
@@ -158,6 +258,9 @@ def test_windows_own_their_memory():
     ("arguments", "message"),
     [
         ((np.zeros(12), 64, 50), "text: expected at least batch*seq_length + 1 = 3201 characters, got 12"),
+        ((None, 1, 1), "tokens: expected shape (N,), got ()"),
+        ((np.zeros((4, 3)), 1, 1), "tokens: expected shape (N,), got (4, 3)"),
+        (([3, -1, 2], 1, 1), "tokens: expected 0 <= token < 9223372036854775808, got -1"),
         ((np.zeros(12), 0, 5), "batch: expected an integer >= 1, got 0"),
         ((np.zeros(12), 5, 0), "seq_length: expected an integer >= 1, got 0"),
     ],

@@ -10,14 +10,21 @@ import time
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 import fastrnn
 from fastrnn import checkpoint
 from fastrnn.checkpoint import LIMITS
-from fastrnn.cli.program import BAR, CHECKPOINT, Number, checkpoint_file, help_without_command
+from fastrnn.cli.program import CHECKPOINT, Bar, Number, checkpoint_file, help_without_command
 from fastrnn.training import loop
-from fastrnn.training.text import Batches, read_text, split, standard_library, vocabulary_of
+from fastrnn.training.text import (
+    MOST_BYTES,
+    Batches,
+    read_text,
+    source_name,
+    split,
+    standard_library,
+    vocabulary_of,
+)
 
 # Class in fastrnn.optim, default learning rate, further arguments.
 _OPTIMIZERS = {
@@ -92,14 +99,16 @@ def charlm(context):
 )
 @click.option("--threads", type=click.IntRange(1), help="At most so many.  [default: all cores]")
 @click.option("--out", type=click.Path(path_type=Path), default="charlm", help="Folder to keep the model in.")
+@click.option("--max-bytes", type=click.IntRange(1), default=MOST_BYTES, help="Refuse a longer TEXT.")
 @click.option("--metrics", type=click.Path(), help="File for losses and speed, one JSON object a line.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--recipe", type=click.Choice(["min-char-rnn"]), help="Fixed settings, described above.")
 @click.pass_context
-def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quiet, recipe, **options):
+def train(context, text, steps, epochs, seed, dtype, threads, out, max_bytes, metrics, quiet, recipe, **options):
     """Train a model on TEXT.
 
-    TEXT is a UTF-8 file, gzip or not; without it, the model learns the source code of Python's standard library.
+    TEXT is a UTF-8 file, gzip or not, or - for standard input; without it, the model learns the source code of
+    Python's standard library.
 
     The model is kept in the folder --out, in place of an earlier one: every ten seconds or so, and at the end. Ctrl-C
     ends the run after the update at hand and keeps the model too.
@@ -116,14 +125,14 @@ def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quie
         raise click.UsageError("--clip-norm and --clip-value exclude each other")
     if threads:
         _set_threads(threads)
-    characters = read_text(text) if text else standard_library()
+    characters = read_text(text, max_bytes) if text else standard_library()
     learned, validated = split(characters, options["val_fraction"], options["batch"], options["seq_length"])
     _check_folder(out)
     log = context.with_resource(click.open_file(metrics, "w", encoding="utf-8")) if metrics else None
 
     vocabulary = vocabulary_of(characters)
     if not quiet:
-        source = text or "the source code of Python's standard library"
+        source = source_name(text) if text else "the source code of Python's standard library"
         click.echo(f"text: {source}, {len(characters):,} characters, {len(vocabulary)} different", err=True)
     build = _build_recipe if recipe else _build
     model, optimizer, batches, settings = build(vocabulary, learned, seed, dtype, options)
@@ -135,12 +144,9 @@ def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quie
 
     path, scale = out / CHECKPOINT, settings.get("scale", 1.0)
     extra = {name: value for name, value in {**options, "recipe": recipe, "seed": seed}.items() if value is not None}
-    with _Signals() as signals, tqdm(total=1.0, bar_format=BAR, disable=quiet or None) as bar:
+    with _Signals() as signals, Bar(quiet) as bar:
         for m in run:
-            bar.set_postfix_str(
-                f"loss {scale * m.smooth_loss:.3f}, {m.chars_per_second:,.0f} characters/s", refresh=False
-            )
-            bar.update(m.progress - bar.n)
+            bar.show(m.progress, f"loss {scale * m.smooth_loss:.3f}, {m.chars_per_second:,.0f} characters/s")
             if log and m.train_loss is not None:
                 _log(log, m)
             if m.step == 1:  # which may have compiled kernels
@@ -149,7 +155,7 @@ def train(context, text, steps, epochs, seed, dtype, threads, out, metrics, quie
             if overdue or m.val_loss is not None or m.progress == 1 or signals.received:
                 checkpoint.save(path, model, optimizer, m.step, extra)
                 saved = time.monotonic()
-                if bar.disable and not quiet:
+                if bar.hidden and not quiet:
                     click.echo(_summary(m, scale), err=True)
             if signals.received:
                 break

@@ -3,10 +3,9 @@
 import time
 
 import click
-from tqdm import tqdm
 
 import fastrnn
-from fastrnn.cli.program import BAR, help_without_command
+from fastrnn.cli.program import Bar, help_without_command
 from fastrnn.examples import EXAMPLES
 from fastrnn.examples.shared import Run
 
@@ -34,12 +33,8 @@ def _command(name, module):
     @click.option("--quiet", is_flag=True, help="Print the last line alone.")
     def command(epochs, samples, seed, quiet):
         start = time.perf_counter()
-        with tqdm(total=1.0, bar_format=BAR, disable=quiet or None) as bar:
-
-            def progress(share, loss):
-                bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-                bar.update(share - bar.n)
-
+        with Bar(quiet) as bar:
+            progress = lambda share, loss: bar.show(share, f"loss {loss:.3f}")
             result = module.run(Run(seed, epochs, samples, progress))
         seconds, threads = time.perf_counter() - start, fastrnn.get_num_threads()
         if not quiet:

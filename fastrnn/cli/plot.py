@@ -92,7 +92,7 @@ def unrolled(path, steps, out):
 def flow(path, text, seq_length, batch, clip_step, out):
     """Draw the norm of dL/dh_t over the steps, for every layer of a character model.
 
-    The windows are the first of the file TEXT; without it, the model writes them.
+    The windows are the first of the file TEXT, - for standard input; without it, the model writes them.
     """
     model = _character_model(path, "; fastrnn.plot.gradient_flow takes its batches")
     needed = batch * seq_length + 1
@@ -105,7 +105,7 @@ def flow(path, text, seq_length, batch, clip_step, out):
 @click.option("--speed", is_flag=True, help="Characters a second, too.")
 @_out("curves.svg", *FORMATS)
 def curves(metrics, speed, out):
-    """Draw the losses of a run from METRICS, the file of `fastrnn charlm train --metrics`."""
+    """Draw the losses of a run from METRICS, the file of `fastrnn charlm train --metrics`, or - for standard input."""
     _save(pictures.curves, out, metrics, speed)
 
 
@@ -120,7 +120,7 @@ def curves(metrics, speed, out):
 @click.option("--colours", type=click.Choice([*DEPTHS, "auto"]), default="auto", help="Of the terminal.")
 @_out(None, ".html")
 def activations(path, text, units, layer, value, read, length, colours, out):
-    """Show units of a character model while it reads the file TEXT; without it, what the model writes itself."""
+    """Show units of a character model while it reads the file TEXT, - for standard input; without it, its own text."""
     if text and read is not None:
         raise click.UsageError("TEXT and --read exclude each other")
     model = _character_model(path, "")

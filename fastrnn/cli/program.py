@@ -4,12 +4,13 @@ import math
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import click
+from tqdm import tqdm
 
 CHECKPOINT = "model.safetensors"
-BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
+_BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
 
 
 class Program(click.Group):
@@ -28,6 +29,35 @@ class Program(click.Group):
             message, status = str(error) or "out of memory", 1
         click.echo(f"fastrnn: error: {' '.join(message.split())}", err=True)
         sys.exit(status)
+
+
+class Bar:
+    """The progress of a training, on a terminal, once a step is done.
+
+    The first one may compile kernels, of which a line of its own tells; its time says nothing about the others'.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._bar = quiet, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, share: float, text: str) -> None:
+        """The share of the run that is done, 0..1, and what is known."""
+        if self._bar is None:
+            self._bar = tqdm(total=1.0, initial=share, postfix=text, bar_format=_BAR, disable=self._quiet or None)
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(share - self._bar.n)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether nobody sees it: it was asked to be quiet, or there is no terminal."""
+        return self._bar is None or self._bar.disable
 
 
 class Number(click.FloatRange):

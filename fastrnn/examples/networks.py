@@ -30,7 +30,7 @@ class _Classifier(Model):
         """The rows (B, H), and backward(d_rows, groups)."""
 
     def _objective(self, batch: Any, groups: Groups | None, scale: float) -> float:
-        inputs, classes = batch
+        inputs, classes = self._both(batch)
         rows, backward = self._features(inputs)
         loss, d_rows = self.head.objective(rows, self.head.checked("targets", classes, len(rows)), groups, scale)
         if groups is not None:

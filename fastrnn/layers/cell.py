@@ -115,7 +115,7 @@ class GRUCell(Cell):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.reset_after = bool(reset_after)
+        self.reset_after = checks.flag("reset_after", reset_after)
         super().__init__(GRUS[self.reset_after], input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
 
 
@@ -139,7 +139,7 @@ class LSTMCell(Cell):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.peepholes = bool(peepholes)
+        self.peepholes = checks.flag("peepholes", peepholes)
         super().__init__(
             lstm.LSTM, input_size, hidden_size, bias=bias, peepholes=peepholes, forget_bias=forget_bias, dtype=dtype,
             seed=seed,

@@ -21,7 +21,10 @@ class Dropout:
 
     def __init__(self, p: float = 0.5, *, seed: Any = None) -> None:
         self.p = checks.number("p", p, 0.0, 1.0)
-        self._generator = np.random.default_rng(seed)
+        self._generator = checks.generator(seed)
+
+    def __repr__(self) -> str:
+        return f"Dropout(p={self.p})"
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """x itself."""
@@ -31,7 +34,7 @@ class Dropout:
         """y, and pullback(dy) -> dx; with p = 0 both pass their argument through."""
         if self.p == 0:
             return x, lambda dy: dy
-        x = np.asarray(x)
+        x = checks.rank("x", x, "(...)", 0)
         checks.dtype(x.dtype, "x")
         kept = self._generator.random(x.shape, np.float32) >= self.p
         mask = kept.astype(x.dtype) * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)

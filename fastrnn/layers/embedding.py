@@ -26,10 +26,11 @@ class Embedding(Layer):
         self.num_embeddings = checks.integer("num_embeddings", num_embeddings, 1)
         self.embedding_dim = checks.integer("embedding_dim", embedding_dim, 1)
         super().__init__({"weight": (self.num_embeddings, self.embedding_dim)}, dtype)
-        self.parameters.flat[:] = np.random.default_rng(seed).standard_normal(self.parameters.flat.size)
+        self.parameters.flat[:] = checks.generator(seed).standard_normal(self.parameters.flat.size)
 
     def _run(self, tokens):
-        tokens = checks.tokens("tokens", tokens, self.num_embeddings, *np.shape(tokens))
+        tokens = checks.rank("tokens", tokens, "(...)", 0)
+        tokens = checks.tokens("tokens", tokens, self.num_embeddings, *tokens.shape)
         y, pullback = functional.embedding(tokens.reshape(-1), self.parameters.views()["weight"])
         return y.reshape(*tokens.shape, self.embedding_dim), pullback
 

@@ -1,5 +1,6 @@
 """What layers share: parameters with names, and their state dict."""
 
+import inspect
 from collections.abc import Mapping
 
 import numpy as np
@@ -40,6 +41,16 @@ class Layer:
         checks.instance("parameters", value, Parameters)
         checks.same_shapes("parameters", value.shapes, self._parameters.shapes)
         self._parameters = value
+
+    def __repr__(self) -> str:
+        """The call that makes a layer like this one, without what is the default or about initial values."""
+        constructor = next(c for c in type(self).__mro__ if c.__module__.startswith(f"{__package__}."))
+        shown = []
+        for name, argument in inspect.signature(constructor).parameters.items():
+            value = getattr(self, name, argument.default)
+            if value != argument.default:
+                shown.append(f"{name}={value!s}" if argument.default is not argument.empty else f"{value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     @property
     def dtype(self) -> np.dtype:

@@ -29,13 +29,14 @@ class Linear(Layer):
     ) -> None:
         self.in_features = checks.integer("in_features", in_features, 0)
         self.out_features = checks.integer("out_features", out_features, 0)
+        self.bias = checks.flag("bias", bias)
         shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
         super().__init__(shapes if bias else {"weight": shapes["weight"]}, dtype)
         bound = 1 / max(self.in_features, 1) ** 0.5
-        self.parameters.flat[:] = np.random.default_rng(seed).uniform(-bound, bound, self.parameters.flat.size)
+        self.parameters.flat[:] = checks.generator(seed).uniform(-bound, bound, self.parameters.flat.size)
 
     def _run(self, x):
-        shape = np.shape(x)
+        shape = checks.rank("x", x, "(..., in_features)", 0).shape
         x = checks.array("x", x, self.dtype, *shape[:-1], self.in_features, letters="(..., in_features)")
         rows, p = math.prod(shape[:-1]), self.parameters.views()
         y, pullback = functional.linear(x.reshape(rows, self.in_features), p["weight"], p.get("bias"))

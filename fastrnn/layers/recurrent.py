@@ -1,5 +1,6 @@
 """Recurrent layers: torch.nn's constructors, names, shapes and initial values over the compiled time loop."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ Rows = np.ndarray | Packed  # (T, B, width), or as x is laid out
 State = Any  # h (L*D, B, P); for LSTM (h, c), where arguments may have None in place of either
 Lengths = Sequence[int] | np.ndarray | None
 
+_MOST_LAYERS = 1 << 16  # each has a dozen objects, also where it has few numbers
+
 
 class Recurrent(Stack):
     """All that RNN, GRU and LSTM have in common."""
@@ -32,10 +35,15 @@ class Recurrent(Stack):
         **options: Any,
     ) -> None:
         self.num_layers = checks.integer("num_layers", num_layers, 1)
-        self.batch_first, self.bidirectional = bool(batch_first), bool(bidirectional)
+        checks.integer("num_layers", num_layers, 1, _MOST_LAYERS)
+        self.batch_first = checks.flag("batch_first", batch_first)
+        self.bidirectional = checks.flag("bidirectional", bidirectional)
         directions = ("", "_reverse") if bidirectional else ("",)
         suffixes = [[f"_l{k}{direction}" for direction in directions] for k in range(self.num_layers)]
         super().__init__(cell, input_size, hidden_size, suffixes, **options)
+        if self.dropout and self.num_layers == 1:
+            message = f"dropout: expected 0 with one layer, as it acts between layers, got {self.dropout:g}"
+            warnings.warn(message, UserWarning, stacklevel=3)
         self._initial_names = [f"{s}0" for s in self.state_names]
         self._cotangent_names = [f"d{s}_n" for s in self.state_names]
         states = "2*num_layers" if bidirectional else "num_layers"
@@ -127,6 +135,7 @@ class Recurrent(Stack):
         """
         checks.one_direction("stream", self.bidirectional)
         batch = () if batch_size is None else (checks.integer("batch_size", batch_size, 1),)
+        checks.addressable("batch_size", (self.num_layers, *batch, self.hidden_size), self.dtype.itemsize)
         return Stream(self, batch)
 
     def _checked_state(self, value: State, batch: tuple[int, ...]) -> list[np.ndarray]:
@@ -145,7 +154,8 @@ class RNN(Recurrent):
     nonlinearity : f, "tanh" or "relu"
     bias : have b_ih and b_hh
     batch_first : x and y are (B, T, ...) instead of (T, B, ...); states are not
-    dropout : probability of zeroing the output of every layer but the last, in `vjp` only
+    dropout : probability of zeroing the output of every layer but the last, in `vjp` only; with one layer it does
+        nothing, and a UserWarning says so
     bidirectional : D = 2: a second direction from the last step to the first, beside the first one's columns
     dtype : "float32" or "float64"
     seed : of the initial values, U(-1/sqrt(H), 1/sqrt(H)), and of dropout
@@ -210,7 +220,7 @@ class GRU(Recurrent):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.reset_after = bool(reset_after)
+        self.reset_after = checks.flag("reset_after", reset_after)
         super().__init__(
             GRUS[self.reset_after], input_size, hidden_size, num_layers, batch_first, bidirectional,
             bias=bias, dropout=dropout, dtype=dtype, seed=seed,
@@ -254,7 +264,7 @@ class LSTM(Recurrent):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.peepholes = bool(peepholes)
+        self.peepholes = checks.flag("peepholes", peepholes)
         super().__init__(
             lstm.LSTM, input_size, hidden_size, num_layers, batch_first, bidirectional, bias=bias, dropout=dropout,
             proj_size=proj_size, peepholes=peepholes, forget_bias=forget_bias, dtype=dtype, seed=seed,

@@ -69,7 +69,7 @@ class Recursive(Layer):
         self.hidden_size = H = checks.integer("hidden_size", hidden_size, 1)
         self.cell = checks.choice("cell", cell, tuple(CELLS))
         self.children = checks.children("children", children)
-        self.bias = bool(bias)
+        self.bias = checks.flag("bias", bias)
         self._K = 0 if self.children == "sum" else int(self.children)
         self.state_names = TRAITS[CELLS[cell]].states
         G, K = len(TRAITS[CELLS[cell]].gates), max(self._K, 1)
@@ -78,7 +78,7 @@ class Recursive(Layer):
         shapes |= {"weight_hh": ((G + forgets) * H, K * H)}
         shapes |= {"bias_ih": (G * H,), "bias_hh": (G * H,)} if bias else {}
         super().__init__(shapes, dtype)
-        self.parameters.flat[:] = np.random.default_rng(seed).uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
+        self.parameters.flat[:] = checks.generator(seed).uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
 
     def _weights(self, parameters):
         views = parameters.views()

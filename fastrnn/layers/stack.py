@@ -12,7 +12,6 @@ from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU, GRUResetBefore
 from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.layer import Layer
-from fastrnn.parameters import Parameters
 from fastrnn.ragged import Steps
 
 States = tuple[np.ndarray, ...]  # h, and what else a cell carries
@@ -47,7 +46,7 @@ class Stack(Layer):
     ) -> None:
         self.input_size = checks.integer("input_size", input_size, 0)
         self.hidden_size = H = checks.integer("hidden_size", hidden_size, 1)
-        self.bias = bool(bias)
+        self.bias = checks.flag("bias", bias)
         self.proj_size = checks.integer("proj_size", proj_size, 0, H - 1)
         P = self.proj_size or H
         traits, D = TRAITS[cell], len(suffixes[0])
@@ -64,10 +63,10 @@ class Stack(Layer):
         super().__init__(shapes, dtype)
         others = len(traits.states) - 1
         self._cell, self._directions = cell, (False, True)[:D]
-        self._bound: tuple[Parameters | None, list[Weights], list[functional.Bound]] = None, [], []
+        self._bound: tuple[dict[str, np.ndarray] | None, list[Weights], list[functional.Bound]] = None, [], []
         self.state_names, self._widths = traits.states, (P, *[H] * others)
         self._width_letters = ("proj_size" if P < H else "hidden_size", *["hidden_size"] * others)
-        generator = np.random.default_rng(seed)
+        generator = checks.generator(seed)
         self.parameters.flat[:] = generator.uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
         if not bias:
             checks.absent("forget_bias", forget_bias, "without bias")
@@ -84,11 +83,11 @@ class Stack(Layer):
         return [Weights(*[name and views[name] for name in names]) for names in self._names]
 
     def _bind(self):
-        """The parameters, their Weights, and what `bound` makes of these, while `parameters` is the same object."""
-        parameters = self._parameters
-        if self._bound[0] is not parameters:
-            weights = self._weights(parameters)
-            self._bound = parameters, weights, [functional.bound(self._cell, own) for own in weights]
+        """The parameters' views, their Weights, and what `bound` makes of these, while the buffer is the same."""
+        views = self._parameters.views()
+        if self._bound[0] is not views:
+            weights = self._weights(self._parameters)
+            self._bound = views, weights, [functional.bound(self._cell, own) for own in weights]
         return self._bound
 
     def _own_weights(self):

@@ -14,6 +14,8 @@ from fastrnn.ragged import Packed
 Rows = np.ndarray | Packed  # (T, B, width), or as x is laid out
 Lengths = Sequence[int] | np.ndarray | None
 
+_FARTHEST = 1 << 62  # steps that a shift may be, with room to add it to a step
+
 
 class TimeDelay(Layer):
     """A convolution over time: y_t = bias + sum_j W_j x_{t + j*dilation - left}, W_j = weight[:, :, j].
@@ -55,11 +57,13 @@ class TimeDelay(Layer):
         self.out_channels = checks.integer("out_channels", out_channels, 1)
         self.kernel_size = checks.integer("kernel_size", kernel_size, 1)
         self.dilation = checks.integer("dilation", dilation, 1)
-        self.causal, self.batch_first = bool(causal), bool(batch_first)
+        checks.integer("dilation", dilation, 1, max(_FARTHEST // self.kernel_size, 1))
+        self.causal, self.bias = checks.flag("causal", causal), checks.flag("bias", bias)
+        self.batch_first = checks.flag("batch_first", batch_first)
         shapes = {"weight": (self.out_channels, self.in_channels, self.kernel_size), "bias": (self.out_channels,)}
         super().__init__(shapes if bias else {"weight": shapes["weight"]}, dtype)
         bound = (self.in_channels * self.kernel_size) ** -0.5
-        self.parameters.flat[:] = np.random.default_rng(seed).uniform(-bound, bound, self.parameters.flat.size)
+        self.parameters.flat[:] = checks.generator(seed).uniform(-bound, bound, self.parameters.flat.size)
 
     @property
     def shifts(self) -> np.ndarray:

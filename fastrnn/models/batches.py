@@ -5,17 +5,26 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import checks
 from fastrnn.ragged import Packed
 
 
-def count(values: Any) -> int:
+def count(values: Any, name: str = "data") -> int:
     """Sequences of a Packed, or the length of a list or an array."""
-    return len(values.offsets) - 1 if isinstance(values, Packed) else len(values)
+    return len(values.offsets) - 1 if isinstance(values, Packed) else checks.counted(name, values)
 
 
 def terms(targets: Any) -> int:
     """What a mean loss is taken over: the steps of a Packed, or the number of targets."""
     return len(targets.data) if isinstance(targets, Packed) else len(targets)
+
+
+def not_finite(values: Any) -> str:
+    """The first number of a Packed or an array that is not finite, as text; empty if all are."""
+    found = values.data if isinstance(values, Packed) else values
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
+        return ""
+    return "".join(map(str, found[~np.isfinite(found)][:1]))
 
 
 def taken(values: Any, index: np.ndarray) -> Any:

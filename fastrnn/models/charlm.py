@@ -9,8 +9,8 @@ import numpy as np
 from fastrnn import checks, flow, functional, optim, ragged
 from fastrnn.layers import Dropout, Embedding, Linear
 from fastrnn.models.decoding import draw
-from fastrnn.models.encoder import CELLS
-from fastrnn.models.model import Network, clipped
+from fastrnn.models.encoder import layers
+from fastrnn.models.model import Network, check_optimizer, clipped
 from fastrnn.parameters import Parameters
 
 State = Any  # h (L, B, H); with cell "lstm" (h, c)
@@ -46,13 +46,13 @@ class CharLM(Network):
         seed: Any = None,
     ) -> None:
         checks.vocabulary(vocabulary)
-        checks.choice("cell", cell, tuple(CELLS))
+        dropout = checks.number("dropout", dropout, 0.0, 1.0)
         E = checks.integer("embedding_size", embedding_size, 0)
-        seeds = np.random.default_rng(seed).spawn(4)
+        seeds = checks.generator(seed).spawn(4)
         self.vocabulary = vocabulary
         self._tokens = {c: i for i, c in enumerate(vocabulary)}
         V = len(vocabulary)
-        self.rnn = CELLS[cell](E or V, hidden_size, num_layers, dropout=dropout, dtype=dtype, seed=seeds[0])
+        self.rnn = layers(cell, E or V, hidden_size, num_layers, dropout, dtype=dtype, seed=seeds[0])
         self.decoder = Linear(hidden_size, V, dtype=dtype, seed=seeds[1])
         self.embedding = Embedding(V, E, dtype=dtype, seed=seeds[2]) if E else None
         self._dropout = Dropout(dropout, seed=seeds[3])
@@ -63,7 +63,7 @@ class CharLM(Network):
             "hidden_size": self.rnn.hidden_size,
             "num_layers": self.rnn.num_layers,
             "embedding_size": E,
-            "dropout": self.rnn.dropout,
+            "dropout": dropout,
             "dtype": self.rnn.dtype.name,
         }
         super().__init__(parts, config)
@@ -79,6 +79,7 @@ class CharLM(Network):
 
         Raises ValueError: `text: character 'x' (U+0078) at 12 is not in the vocabulary`.
         """
+        checks.instance("text", text, str)
         try:
             return np.fromiter(map(self._tokens.__getitem__, text), np.int64, len(text))
         except KeyError as error:
@@ -94,7 +95,9 @@ class CharLM(Network):
 
     def initial_state(self, batch: int) -> State:
         """Zeros (L, B, H), for LSTM two of them."""
-        return self.rnn.state_of(self._states(None, checks.integer("batch", batch, 0)))
+        batch, rnn = checks.integer("batch", batch, 0), self.rnn
+        checks.addressable("batch", (rnn.num_layers, batch, rnn.hidden_size), rnn.dtype.itemsize)
+        return rnn.state_of(self._states(None, batch))
 
     def _states(self, state, batch):
         """The arrays of a state, checked; zeros for None."""
@@ -103,11 +106,11 @@ class CharLM(Network):
         letters = ["(num_layers, B, hidden_size)"] * len(names)
         return rnn.arrays_of("state", names, state, (rnn.num_layers, batch), letters)
 
-    def _checked(self, tokens, state, targets=None):
+    def _checked(self, tokens, state, *targets):
+        """The tokens, the arrays of the state, and the targets where there are some."""
         tokens = checks.integers("tokens", tokens, None, None, letters="(T, B)")  # the operations look at their values
-        if targets is not None:
-            targets = checks.integers("targets", targets, *tokens.shape, letters="(T, B)")
-        return tokens, self._states(state, tokens.shape[1]), targets
+        targets = [checks.integers("targets", each, *tokens.shape, letters="(T, B)") for each in targets]
+        return tokens, self._states(state, tokens.shape[1]), *targets
 
     def _hidden(self, tokens, states, training):
         """Outputs of the last layer (T*B, H), the arrays of the new state, and the pullback of both."""
@@ -120,7 +123,7 @@ class CharLM(Network):
 
         A state is h (L, B, H), with cell "lstm" (h, c); zeros if None.
         """
-        tokens, states, _ = self._checked(tokens, state)
+        tokens, states = self._checked(tokens, state)
         y, states, _ = self._hidden(tokens, states, training=False)
         return self.decoder(y).reshape(*tokens.shape, len(self.vocabulary)), self.rnn.state_of(states)
 
@@ -149,6 +152,7 @@ class CharLM(Network):
         Cost: per character 6*H*(G*H + V) flop for one layer of G gates (LSTM 4, GRU 3), 12*G*H*H for each further one.
         """
         tokens, states, targets = self._checked(tokens, state, targets)
+        scale = checks.number("scale", scale, -np.inf)
         y, states, backward = self._hidden(tokens, states, training=True)
         dropped, undrop = self._dropout.vjp(y)
         grads = self.parameters.gradients(grads)
@@ -176,7 +180,10 @@ class CharLM(Network):
 
         tokens, targets: (T, B); clip_norm, clip_value: see fastrnn.optim, None for no clipping; clip_step: see
         fastrnn.clip_steps. Nothing is updated with a norm that is not finite.
+
+        Raises ValueError: `optimizer: expected one of this model's parameters, got one of others`.
         """
+        check_optimizer(optimizer, self.parameters)
         with flow.clip_steps(clip_step):
             loss, state, grads = self.loss_and_gradients(tokens, targets, state, scale, optimizer.grads)
         norm = clipped(grads, clip_norm, clip_value)
@@ -198,10 +205,11 @@ class CharLM(Network):
         top_k : draw among the k likeliest only
         seed : of the draws; without a prime the first character is drawn uniformly
         """
+        checks.instance("prime", prime, str)
         length = checks.integer("length", length, 0)
         temperature = checks.number("temperature", temperature)
         top_k = None if top_k is None else checks.integer("top_k", top_k, 1)
-        generator = np.random.default_rng(seed)
+        generator = checks.generator(seed)
         tokens = self.encode(prime) if prime else generator.integers(len(self.vocabulary), size=1)
         drawn = [] if prime else [int(tokens[0])]
         state = self.initial_state(1)

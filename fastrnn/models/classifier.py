@@ -19,7 +19,7 @@ class _ManyToOne(SequenceModel):
         super().__init__(head, out_features, {**own, "pooling": pooling}, seed, options)
 
     def _checked(self, batch):
-        inputs, targets = batch
+        inputs, targets = self._both(batch)
         x = self.encoder.packed("inputs", inputs)
         return x, self.head.checked("targets", targets, len(x.offsets) - 1)
 

@@ -90,7 +90,7 @@ def sample(
     """
     temperature = checks.number("temperature", temperature)
     top_k = top_k if top_k is None else checks.integer("top_k", top_k, 1)
-    generators = np.random.default_rng(seed).spawn(len(begin))
+    generators = checks.generator(seed).spawn(len(begin))
 
     def drawn(logits, going):
         pairs = zip(logits, going, strict=True)

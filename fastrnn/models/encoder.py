@@ -20,6 +20,19 @@ CELLS: dict[str, Callable[..., RNN | GRU | LSTM]] = {
     "lstm": LSTM,
 }
 
+
+def layers(
+    cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, **options: Any
+) -> RNN | GRU | LSTM:
+    """A model's layers; a single one is made without dropout, which acts between layers, and before the model's head.
+
+    Raises ValueError: `cell: expected one of tanh, relu, gru, lstm, got 'LSTM'`.
+    """
+    checks.choice("cell", cell, tuple(CELLS))
+    between = dropout if checks.integer("num_layers", num_layers, 1) > 1 else 0.0
+    return CELLS[cell](input_size, hidden_size, num_layers, dropout=between, **options)
+
+
 Sequences = Packed | np.ndarray | Sequence[np.ndarray]  # an array's first axis counts the sequences
 
 
@@ -33,10 +46,11 @@ def joined(name: str, sequences: Sequences, *tail: int) -> Packed:
     if isinstance(sequences, np.ndarray) and sequences.ndim == 2 + len(tail) and sequences.shape[2:] == tail:
         B, T = sequences.shape[:2]
         return Packed(sequences.reshape(B * T, *tail), np.arange(B + 1) * T)
-    parts = [np.asarray(sequence) for sequence in sequences]
+    checks.counted(name, sequences)
+    letters = ", ".join(["T", *map(str, tail)]) + "," * (not tail)
+    parts = [checks.rank(f"{name}[{i}]", part, f"({letters})", 0) for i, part in enumerate(sequences)]
     for i, part in enumerate(parts):
         if part.ndim != 1 + len(tail) or part.shape[1:] != tail:
-            letters = ", ".join(["T", *map(str, tail)]) + "," * (not tail)
             raise ValueError(f"{name}[{i}]: expected shape ({letters}), got {part.shape}")
     data = np.concatenate([part for part in parts if len(part)] or parts[:1] or [np.empty((0, *tail))])
     return Packed(data, np.append(0, np.cumsum([len(part) for part in parts], dtype=np.int64)))
@@ -114,18 +128,14 @@ class Encoder:
         dtype: Any = "float32",
         seeds: Sequence[Any],
     ) -> None:
-        checks.choice("cell", cell, tuple(CELLS))
-        if (input_size is None) == (num_tokens is None):
-            raise ValueError(
-                f"input_size: expected either input_size or num_tokens, got input_size={input_size} and "
-                f"num_tokens={num_tokens}"
-            )
+        dropout = checks.number("dropout", dropout, 0.0, 1.0)
+        checks.either("input_size", input_size=input_size, num_tokens=num_tokens)
         E = checks.integer("embedding_size", embedding_size, 0)
         self.num_tokens = None if num_tokens is None else checks.integer("num_tokens", num_tokens, 1)
         self.input_size = None if input_size is None else checks.integer("input_size", input_size, 1)
         width = self.input_size or E or self.num_tokens
-        self.rnn = CELLS[cell](
-            width, hidden_size, num_layers, dropout=dropout, bidirectional=bidirectional, dtype=dtype, seed=seeds[1]
+        self.rnn = layers(
+            cell, width, hidden_size, num_layers, dropout, bidirectional=bidirectional, dtype=dtype, seed=seeds[1]
         )
         embedded = self.num_tokens and E
         self.embedding = Embedding(self.num_tokens, E, dtype=dtype, seed=seeds[0]) if embedded else None
@@ -137,7 +147,7 @@ class Encoder:
             "num_layers": self.rnn.num_layers,
             "bidirectional": self.rnn.bidirectional,
             "embedding_size": E,
-            "dropout": self.rnn.dropout,
+            "dropout": dropout,
             "dtype": self.rnn.dtype.name,
         }
 

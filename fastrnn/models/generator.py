@@ -8,7 +8,7 @@ from fastrnn import checks, functional
 from fastrnn.layers import Embedding, Linear
 from fastrnn.layers.batch import packed as batch_of
 from fastrnn.models import decoding
-from fastrnn.models.encoder import CELLS, Sequences, packed
+from fastrnn.models.encoder import Sequences, layers, packed
 from fastrnn.models.heads import Classes
 from fastrnn.models.model import Groups, Model
 from fastrnn.ragged import Packed
@@ -51,6 +51,8 @@ class SequenceGenerator(Model):
     Vinyals et al., CVPR 2015 (training by the likelihood of what follows).
     """
 
+    batch_names = ("conditions", "sequences")
+
     def __init__(
         self,
         num_tokens: int,
@@ -69,12 +71,12 @@ class SequenceGenerator(Model):
         C = self.condition_size = checks.integer("condition_size", condition_size, 1)
         E = checks.integer("embedding_size", embedding_size, 1)
         checks.choice("condition", condition, CONDITIONS)
-        checks.choice("cell", cell, tuple(CELLS))
-        seeds = np.random.default_rng(seed).spawn(5)
+        dropout = checks.number("dropout", dropout, 0.0, 1.0)
+        seeds = checks.generator(seed).spawn(5)
         self._fed = condition != "state"
         self.embedding = Embedding(V + 1, E, dtype=dtype, seed=seeds[0])
         columns = E + C * self._fed
-        rnn = CELLS[cell](columns, hidden_size, num_layers, dropout=dropout, dtype=dtype, seed=seeds[1])
+        rnn = layers(cell, columns, hidden_size, num_layers, dropout, dtype=dtype, seed=seeds[1])
         self.rnn = rnn
         size = len(rnn.state_names) * rnn.num_layers * rnn.hidden_size
         self.bridge = Linear(C, size, dtype=dtype, seed=seeds[2]) if condition != "input" else None
@@ -88,7 +90,7 @@ class SequenceGenerator(Model):
             "hidden_size": rnn.hidden_size,
             "num_layers": rnn.num_layers,
             "embedding_size": E,
-            "dropout": rnn.dropout,
+            "dropout": dropout,
             "dtype": rnn.dtype.name,
         }
         super().__init__(parts, config)
@@ -138,7 +140,7 @@ class SequenceGenerator(Model):
         return batch, y, [batch.put_state(s) for s in final], backward
 
     def _checked(self, batch: Batch) -> tuple[np.ndarray, Packed]:
-        conditions, sequences = checks.parts("batch", batch, ("conditions", "sequences"))
+        conditions, sequences = self._both(batch)
         sequences = packed("sequences", sequences, self.rnn.dtype, None, self.num_tokens)
         return self._conditions(conditions, len(sequences.lengths)), sequences
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from fastrnn import checkpoint, checks, flow, optim
-from fastrnn.models.batches import batches, count, terms
+from fastrnn.models.batches import batches, count, not_finite, terms
 from fastrnn.parameters import Parameters
 
 Groups = Mapping[str, Parameters]  # the gradients of each part
@@ -48,8 +48,6 @@ class Network:
     def __init__(self, parts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         self._parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
         self.parameters = Parameters.joined({name: part.parameters for name, part in self._parts.items()})
-        for name, part in self._parts.items():
-            part.parameters = self.parameters.group(name)
         self.config = dict(config)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -68,6 +66,11 @@ class Network:
             if not part.parameters.is_group_of(self.parameters):
                 raise ValueError(f"{name}.parameters: expected the model's own, got others")
         return {name: grads.group(name) for name in self._parts}
+
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {part!r}".replace("\n", "\n  ") for name, part in self._parts.items()]
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
 
     @classmethod
     def least_elements(cls, config: Mapping[str, Any]) -> int:
@@ -116,8 +119,17 @@ def clipped(grads: Parameters, clip_norm: float | None, clip_value: float | None
     return norm
 
 
+def check_optimizer(optimizer: optim.Optimizer, parameters: Parameters) -> None:
+    """An optimiser that trains these parameters, and not a copy of them."""
+    checks.instance("optimizer", optimizer, optim.Optimizer)
+    if optimizer.parameters.flat is not parameters.flat:
+        raise ValueError("optimizer: expected one of this model's parameters, got one of others")
+
+
 class Model(Network, ABC):
-    """A model that learns from batches (inputs, targets)."""
+    """A model that learns from batches (inputs, targets), which may have names of their own."""
+
+    batch_names = ("inputs", "targets")
 
     @abstractmethod
     def _objective(self, batch: Any, groups: Groups | None, scale: float) -> float:
@@ -128,6 +140,10 @@ class Model(Network, ABC):
         """A batch, checked, in a form that is quick to take parts of."""
         return batch
 
+    def _both(self, batch):
+        """The inputs and the targets of a batch."""
+        return checks.parts("batch", batch, self.batch_names)
+
     def loss(self, batch: tuple[Any, Any]) -> float:
         """The mean loss of a batch (inputs, targets); dropout is off."""
         return self._objective(batch, None, 1.0)
@@ -136,7 +152,7 @@ class Model(Network, ABC):
         self, batch: tuple[Any, Any], scale: float = 1.0, grads: Parameters | None = None
     ) -> tuple[float, Parameters]:
         """The mean loss, dropout active, and scale times its gradients, in `grads` if given, else in new memory."""
-        grads = self.parameters.gradients(grads)
+        grads, scale = self.parameters.gradients(grads), checks.number("scale", scale, -np.inf)
         return self._objective(batch, self._groups(grads), scale), grads
 
     def train_step(
@@ -152,14 +168,19 @@ class Model(Network, ABC):
         clip_norm, clip_value : see fastrnn.optim, None for no clipping
         clip_step : see fastrnn.clip_steps
 
-        With a gradient that is not finite nothing is updated, and a RuntimeWarning says so: `train_step: expected a
-        finite gradient, got norm nan, first at step 17 of layer 0 of LSTM; nothing is updated`.
+        With a gradient that is not finite nothing is updated, and a RuntimeWarning says so and where it comes from:
+        `train_step: expected a finite gradient, got norm nan, targets hold nan; nothing is updated`, or of a
+        parameter `head.weight holds inf`, or `first at step 17 of layer 0 of LSTM`.
+
+        Raises ValueError: `optimizer: expected one of this model's parameters, got one of others`; TypeError:
+        `optimizer: expected Optimizer, got NoneType`.
         """
+        check_optimizer(optimizer, self.parameters)
         with flow.clip_steps(clip_step):
             loss, grads = self.loss_and_gradients(batch, 1.0, optimizer.grads)
             norm = clipped(grads, clip_norm, clip_value)
             finite = math.isfinite(norm)
-            place = "" if finite else flow.first_bad(lambda: self.loss_and_gradients(batch))
+            place = "" if finite else self._first_bad(batch)
         if finite:
             optimizer.step(grads)
         else:
@@ -167,6 +188,16 @@ class Model(Network, ABC):
             message = f"train_step: expected a finite gradient, got norm {norm}{place}; nothing is updated"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return loss, norm
+
+    def _first_bad(self, batch):
+        """What is not finite where a gradient isn't, in words: the batch's, else a parameter, else a step back."""
+        for name, values in zip(self.batch_names, self._checked(batch), strict=True):
+            if found := not_finite(values):
+                return f"{name} hold {found}"
+        for name, value in self.parameters.items():
+            if found := not_finite(value):
+                return f"{name} holds {found}"
+        return flow.first_bad(lambda: self.loss_and_gradients(batch))
 
     def fit(
         self,
@@ -198,18 +229,24 @@ class Model(Network, ABC):
         on_step : called after every step
 
         All but the seconds is the same in every run. Raises ValueError: `targets: expected 1000, one for each of the
-        inputs, got 999`, `inputs: expected at least one sequence, got none`, and what `loss` raises.
+        inputs, got 999`, `inputs: expected at least one sequence, got none`, and what `loss` and `train_step` raise.
         """
         epochs, batch_size = checks.integer("epochs", epochs, 0), checks.integer("batch_size", batch_size, 1)
         data = self._data("", inputs, targets)
-        held_out = None if validation is None else self._data("validation ", *validation)
+        decay, held_out = checks.flag("decay", decay), None
+        if on_step is not None:
+            checks.function("on_step", on_step)
+        if validation is not None:
+            held_out = self._data("validation ", *checks.parts("validation", validation, self.batch_names))
         optimizer = optim.Adam(self.parameters) if optimizer is None else optimizer
-        generator, lr, done, found = np.random.default_rng(seed), optimizer.lr, 0, []
-        steps = epochs * -(-count(data[0]) // batch_size)
+        check_optimizer(optimizer, self.parameters)
+        generator, lr, done, found = checks.generator(seed), optimizer.lr, 0, []
+        total = count(data[0])
+        steps = epochs * -(-total // batch_size)
         try:
             for epoch in range(epochs):
                 start, losses, norms = time.perf_counter(), _Mean(), _Mean()
-                for batch in batches(data, batch_size, generator.permutation(count(data[0]))):
+                for batch in batches(data, batch_size, generator.permutation(total)):
                     optimizer.lr = lr * (1 - done / steps) if decay else lr
                     loss, norm = self.train_step(batch, optimizer, clip_norm, clip_value, clip_step)
                     losses.add(loss, terms(batch[1]))
@@ -225,11 +262,10 @@ class Model(Network, ABC):
 
     def _data(self, name, inputs, targets):
         """Inputs and targets, checked."""
-        if count(inputs) != count(targets):
-            raise ValueError(
-                f"{name}targets: expected {count(inputs)}, one for each of the inputs, got {count(targets)}"
-            )
-        if not count(inputs):
+        wanted, got = count(inputs, f"{name}inputs"), count(targets, f"{name}targets")
+        if wanted != got:
+            raise ValueError(f"{name}targets: expected {wanted}, one for each of the inputs, got {got}")
+        if not wanted:
             raise ValueError(f"{name}inputs: expected at least one sequence, got none")
         return self._checked((inputs, targets))
 

@@ -74,6 +74,8 @@ class Seq2Seq(Model):
     arXiv 1906.04331.
     """
 
+    batch_names = ("sources", "targets")
+
     def __init__(
         self,
         num_source: int,
@@ -89,9 +91,10 @@ class Seq2Seq(Model):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
+        attention = checks.flag("attention", attention)
         U = self.num_source = checks.integer("num_source", num_source, 1)
         V = self.num_target = checks.integer("num_target", num_target, 1)
-        seeds = np.random.default_rng(seed).spawn(11)
+        seeds = checks.generator(seed).spawn(11)
         options: Options = {"embedding_size": embedding_size, "cell": cell, "hidden_size": hidden_size}
         options |= {"num_layers": num_layers, "dropout": dropout, "dtype": dtype}
         self._encoder = Encoder(num_tokens=U, bidirectional=bidirectional, seeds=seeds[:2], **options)
@@ -115,7 +118,7 @@ class Seq2Seq(Model):
             "attention": self._attention,
             "head": self.head,
         }
-        own = {"num_source": U, "num_target": V, "attention": bool(attention)}
+        own = {"num_source": U, "num_target": V, "attention": attention}
         shared = ("cell", "hidden_size", "num_layers", "bidirectional", "embedding_size", "dropout", "dtype")
         super().__init__(parts, own | {name: self._encoder.config[name] for name in shared})
 
@@ -220,7 +223,7 @@ class Seq2Seq(Model):
         return Packed(np.where(replaced & (inputs.data < V) & (own < V), own, inputs.data), inputs.offsets)
 
     def _checked(self, batch: Batch) -> tuple[Packed, Packed]:
-        sources, targets = checks.parts("batch", batch, ("sources", "targets"))
+        sources, targets = self._both(batch)
         sources = self._encoder.packed("sources", sources)
         return sources, self._targets(targets, len(sources.lengths))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import checks
 from fastrnn.layers.batch import Ragged
 from fastrnn.models.batches import batches
 from fastrnn.models.encoder import Encoded, Encoder, Options, Sequences
@@ -32,10 +33,10 @@ class SequenceModel(Model):
     def __init__(
         self, head: type[Head], out_features: int, own: Mapping[str, Any], seed: Any, options: Options
     ) -> None:
-        seeds = np.random.default_rng(seed).spawn(4)
+        seeds = checks.generator(seed).spawn(4)
         self.encoder = Encoder(**options, seeds=seeds[:2])
         rnn = self.encoder.rnn
-        self.head = head(self.encoder.width, out_features, rnn.dropout, rnn.dtype, seeds[2:])
+        self.head = head(self.encoder.width, out_features, self.encoder.config["dropout"], rnn.dtype, seeds[2:])
         parts = {"embedding": self.encoder.embedding, "rnn": rnn, "head": self.head}
         super().__init__(parts, {**own, **self.encoder.config})
 

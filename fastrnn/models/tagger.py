@@ -40,18 +40,14 @@ class SequenceTagger(SequenceModel):
         seed: Any = None,
         **options: Unpack[Options],
     ) -> None:
-        if (num_classes is None) == (num_outputs is None):
-            raise ValueError(
-                f"num_classes: expected either num_classes or num_outputs, got num_classes={num_classes} and "
-                f"num_outputs={num_outputs}"
-            )
+        checks.either("num_classes", num_classes=num_classes, num_outputs=num_outputs)
         own = {"num_classes": num_classes, "num_outputs": num_outputs}
         own = {name: None if size is None else checks.integer(name, size, 1) for name, size in own.items()}
         head = Values if num_classes is None else Classes
         super().__init__(head, own["num_classes"] or own["num_outputs"], own, seed, options)
 
     def _checked(self, batch):
-        inputs, targets = batch
+        inputs, targets = self._both(batch)
         x = self.encoder.packed("inputs", inputs)
         tail = () if isinstance(self.head, Classes) else (self.head.out_features,)
         y = joined("targets", targets, *tail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from fastrnn import flow
 from fastrnn.models import CharLM
 from fastrnn.plot.style import COLOURS, DASHES, MARKERS, axes, styled
+from fastrnn.training.text import read_text, source_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,15 +89,18 @@ def _line(row, values, i, label, dash):
 def curves(metrics: str | os.PathLike[str] | Iterable[Any], speed: bool = False) -> Figure:
     """Training and validation loss over the steps or epochs.
 
-    metrics : the JSON-lines file of `fastrnn charlm train --metrics`; or records, each a mapping or an object, with
-        step or epoch, train_loss or loss, and if they are known val_loss or validation_loss, chars_per_second
+    metrics : the JSON-lines file of `fastrnn charlm train --metrics`, "-" for standard input; or records, each a
+        mapping or an object, with step or epoch, train_loss or loss, and if they are known val_loss or
+        validation_loss, chars_per_second
     speed : characters a second too, below
 
     Raises ValueError: `run.jsonl: line 3: expected a JSON object`, `metrics: expected records of step and loss, got
     none`, `metrics: expected chars_per_second, got none`; ImportError: see `gradient_flow`.
     """
-    name = str(metrics) if isinstance(metrics, (str, os.PathLike)) else "metrics"
-    records = _read(name) if name != "metrics" else [_mapping(record) for record in metrics]
+    if isinstance(metrics, (str, os.PathLike)):
+        name, records = source_name(metrics), _read(metrics)
+    else:
+        name, records = "metrics", [_mapping(record) for record in metrics]
     time = "epoch" if records and "epoch" in records[0] else "step"
     wanted = ("train_loss", "loss"), ("val_loss", "validation_loss"), ("chars_per_second",)
     train, validation, rate = (_points(records, time, names) for names in wanted)
@@ -127,15 +132,14 @@ def curves(metrics: str | os.PathLike[str] | Iterable[Any], speed: bool = False)
 def _read(path):
     """The records of a JSON-lines file."""
     records = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}: line {number}: expected a JSON object")
-            records.append(record)
+    for number, line in enumerate(io.StringIO(read_text(path)), 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise ValueError(f"{source_name(path)}: line {number}: expected a JSON object")
+        records.append(record)
     return records
 
 

@@ -1,19 +1,17 @@
 """The training loop of a character model."""
 
-from __future__ import annotations
-
 import functools
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from fastrnn import checks, flow
+from fastrnn.models import CharLM
+from fastrnn.optim import Optimizer
 from fastrnn.training.text import Batches
-
-if TYPE_CHECKING:
-    from fastrnn.models import CharLM
-    from fastrnn.optim import Optimizer
 
 LOGS = 100  # logging points of a run
 LOGS_AN_EVALUATION = 10
@@ -64,8 +62,14 @@ def train(
     Raises FloatingPointError: `step 12: the loss is nan; try a lower learning rate`, `step 12: the gradient's norm is
     inf, first at step 3 of layer 0 of RNN; try a lower learning rate`.
     """
-    if (steps is None) == (seconds is None):
-        raise ValueError(f"train: expected either steps or seconds, got steps={steps} and seconds={seconds}")
+    checks.either("train", steps=steps, seconds=seconds)
+    checks.instance("model", model, CharLM)
+    checks.instance("optimizer", optimizer, Optimizer)
+    checks.instance("batches", batches, Batches)
+    if validation is not None:
+        checks.instance("validation", validation, Batches)
+    scale = checks.number("scale", scale, float(np.finfo(np.float64).tiny))
+    smoothing, decay = checks.number("smoothing", smoothing, 0.0, 1.0), checks.flag("decay", decay)
     length = checks.integer("steps", steps, 1) if seconds is None else checks.number("seconds", seconds)
     lr = optimizer.lr
     step, progress, point, trained, losses = 0, 0.0, 0, 0.0, []
