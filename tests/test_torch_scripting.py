@@ -130,6 +130,10 @@ class Third(Pair):
         return x / 3
 
 
+class Plain(fast.RNNCell):
+    """With a forward that is the fast one."""
+
+
 def test_derived_classes():
     module, x = Scaled(3, 4), torch.randn(5, 2, 3)
     accelerate(module)
@@ -141,6 +145,9 @@ def test_derived_classes():
     torch.testing.assert_close(scripted.third(x), x / 3)
     assert all(torch.equal(a, b) for a, b in zip(scripted(x), module(x), strict=True))
     assert type(module) is Third
+    module = Plain(3, 4)
+    torch.testing.assert_close(torch.jit.script(module)(x[0]), module(x[0]))
+    assert type(module) is Plain
 
 
 class Odd(nn.GRU):
@@ -265,11 +272,32 @@ def test_export_of_a_batch_of_any_size(calls, name, strict):
     assert not calls
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own, of an exporter that it calls deprecated
+def test_onnx_of_a_batch_of_any_size(calls):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs ONNX models: pip install onnx onnxruntime")
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(6, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.rnn(x)[0][:, -1]
+
+    quick, slow, x = made(Last)
+    before, file = tree(quick.float()), io.BytesIO()
+    torch.onnx.export(quick, (x.float(),), file, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "B", 1: "T"}})
+    assert tree(quick) == before
+    assert not calls
+    (y,) = onnxruntime.InferenceSession(file.getvalue()).run(None, {"x": x[:2, :2].float().numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), slow.float()(x[:2, :2].float()))
+
+
 def test_graphs_of_operations(calls):
     """No result of a kernel may become a constant of a graph."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    quick, slow, x = made()
+    quick, slow, x = made(lambda: nn.LSTM(6, 4))
     for mode in ("real", "fake", "symbolic"):
         for pre_dispatch in (False, True):
             graph = make_fx(quick, tracing_mode=mode, pre_dispatch=pre_dispatch, _allow_non_fake_inputs=True)(x)

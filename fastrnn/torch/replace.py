@@ -41,7 +41,8 @@ def accelerate(model: nn.Module, cells: bool = False) -> Report:
     one), and cells where they are not asked for.
 
     A class derived from torch's keeps all its methods, and what they call as super().forward is fast. One whose forward
-    never does so is replaced as well, though no kernel runs: that can't be told before it is called.
+    never does so is replaced as well, though no kernel runs: that can't be told before it is called. Nor do kernels run
+    in what torch.compile compiles, which is torch's code.
 
     Raises TypeError: `model: expected a torch.nn.Module, got list`.
     """
@@ -85,6 +86,7 @@ def restore(model: nn.Module) -> Restored:
     This is for tools that ask for torch's exact classes and pass fast modules by (`quantize_dynamic` and torch's other
     quantisation, opacus' validator), and for `torch.save` of a whole model that is to be loaded without fastrnn, whose
     classes a pickle of fast modules names. `state_dict`, copies, TorchScript, `torch.export` and ONNX don't need it.
+    Modules of your own classes that derive from fast ones stay what they are.
 
     Raises TypeError: `model: expected a torch.nn.Module, got list`.
     """
