@@ -5,7 +5,6 @@ torch's own. What the kernels don't take (other devices and dtypes, autocast, tr
 empty or malformed input) goes to torch's forward, which runs it or says what is wrong.
 """
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -39,17 +38,13 @@ class _Fast:
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch's."""
+        if not isinstance(self, _Fast):  # bound while the module was fast, by another library's hook say
+            return type(self).forward(self, input, hx)
         found = self._run(input, hx) if eager() else None
         if found is None and isinstance(input, torch.fx.Proxy):  # a leaf of the graph, as torch's own modules are
             place, arguments = input.tracer.path_of_module(self), (input,) if hx is None else (input, hx)
             return input.tracer.create_proxy("call_module", place, arguments, {})
         return super().forward(input, hx) if found is None else found
-
-    def __prepare_scriptable__(self) -> nn.Module:
-        """What torch.jit.script compiles: torch's own code."""
-        twin = copy.copy(self)
-        twin.__class__ = SLOW.get(type(self), type(self))
-        return twin
 
     def _kind(self) -> str:
         """The cell's name."""
@@ -173,6 +168,22 @@ def fast_class(slow: type) -> type | None:
         FAST[slow] = type(slow.__name__, (slow, FAST[base]), own)
         SLOW[FAST[slow]] = slow
     return FAST[slow]
+
+
+def slow_class(kind: type) -> type:
+    """A class without what is fast about it: what `fast_class` took, or a twin of a class derived from a fast one.
+
+    A twin's methods can be read, as TorchScript does; those that call super() can't be run.
+    """
+    if kind in SLOW or not issubclass(kind, _Fast):
+        return SLOW.get(kind, kind)
+    return rebased(kind, *map(slow_class, kind.__bases__))
+
+
+def rebased(kind: type, *bases: type) -> type:
+    """The same class over other bases."""
+    own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    return type(kind)(kind.__name__, bases, own)
 
 
 def _reduced(self, protocol):

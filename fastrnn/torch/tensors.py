@@ -10,6 +10,7 @@ from torch import Tensor, nn
 DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 _PLAIN = (Tensor, nn.Parameter)
 _functorch = torch._C._functorch
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
 
 def eager() -> bool:
@@ -21,6 +22,7 @@ def eager() -> bool:
         or _functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)  # whose modes are on a stack of their own
     )
 
 
