@@ -249,6 +249,12 @@ def children(name: str, value: object) -> str | int:
     return int(value)
 
 
+def storage(name: str, size: int, needed: int) -> None:
+    """A tensor's storage that holds all its elements; a RuntimeError, as torch's own is."""
+    if size < needed:
+        raise RuntimeError(f"{name}: expected a storage of {needed} bytes, got {size}")
+
+
 def instance(name: str, value: object, wanted: type) -> None:
     """An object of a class."""
     if not isinstance(value, wanted):
