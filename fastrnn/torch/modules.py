@@ -8,6 +8,7 @@ empty or malformed input) goes to torch's forward, which runs it or says what is
 import copy
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from operator import is_
 from typing import Any
 
@@ -46,9 +47,12 @@ _GATES = {"tanh": 1, "relu": 1, "gru": 3, "lstm": 4}
 
 @lru_cache(maxsize=512, typed=True)
 def _shapes(
-    kind, input_size, hidden_size, proj_size=0, bias=True, num_layers=1, bidirectional=False, dropout=0.0, *switches
+    kind, count, input_size, hidden_size, bias, proj_size=0, num_layers=1, bidirectional=False, dropout=0.0, *switches
 ):
-    """The shapes of a module's weights, in torch's order; None where its attributes are what no constructor gives."""
+    """The shapes of a module's weights, in torch's order; None where its attributes are what no constructor gives.
+
+    count : how many weights there are; shapes for many more would be of no use
+    """
     sizes, G = (input_size, hidden_size, num_layers), _GATES.get(kind)
     if (
         G is None
@@ -60,8 +64,9 @@ def _shapes(
     ):
         return None
     D, GH, P = 2 if bidirectional else 1, G * hidden_size, proj_size or hidden_size
-    after = [(GH, P), *[(GH,)] * (2 * bias), *[(P, hidden_size)] * (proj_size > 0)]
-    return tuple(shape for k in range(num_layers) for shape in [(GH, D * P if k else input_size), *after] * D)
+    others = [(GH, P), *[(GH,)] * (2 * bias), *[(P, hidden_size)] * (proj_size > 0)]
+    first, later = [(GH, input_size), *others] * D, [(GH, D * P), *others] * D
+    return tuple(first + later * min(num_layers - 1, count))
 
 
 def _shapes_of(*attributes: Any) -> Sequence[tuple[int, ...]] | None:
@@ -70,6 +75,12 @@ def _shapes_of(*attributes: Any) -> Sequence[tuple[int, ...]] | None:
         return _shapes(*attributes)
     except TypeError:
         return None
+
+
+def _short(weights: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether a weight has fewer elements, one after another, than its place asks for."""
+    pairs = zip(weights, shapes, strict=False)
+    return any(isinstance(w, Tensor) and (w.numel() < prod(shape) or not w.is_contiguous()) for w, shape in pairs)
 
 
 class _Fast:
@@ -97,7 +108,17 @@ class _Recurrent(_Fast):
             input.data if packed else input, self.bidirectional, self.num_layers, self.proj_size, self.hidden_size
         )  # fmt: skip
         shapes = _shapes_of(
-            kind, self.input_size, H, P, self.bias, L, bidirectional, self.dropout, self.batch_first, self.training
+            kind,
+            len(self._flat_weights_names),
+            self.input_size,
+            H,
+            self.bias,
+            P,
+            L,
+            bidirectional,
+            self.dropout,
+            self.batch_first,
+            self.training,
         )
         if shapes is None or not isinstance(x, Tensor) or x.dtype not in DTYPES:
             return None
@@ -120,7 +141,7 @@ class _Recurrent(_Fast):
             return None
         weights = _weights(self)
         if not fit(weights, shapes, x.dtype):
-            return None
+            return self._without_onednn(input, hx) if _short(weights, shapes) else None
         if order is not None:
             states = [s.index_select(1, order) for s in states]
         elif alone:
@@ -137,6 +158,15 @@ class _Recurrent(_Fast):
         elif self.batch_first:
             y = y.transpose(0, 1)
         return y, tuple(final) if len(widths) == 2 else final[0]
+
+    def _without_onednn(self, input, hx):
+        """torch's forward where its LSTM is sure to look at the shapes of weights: oneDNN reads beyond their end."""
+        enabled = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)
+        try:
+            return super(_Fast, self).forward(input, hx)
+        finally:
+            torch._C._set_mkldnn_enabled(enabled)
 
     def _layers(self, layer, x, states, weights):
         """All layers: y (..., D*P), and every state (L*D, B, width)."""
@@ -169,7 +199,7 @@ class _Cell(_Fast):
             return None
         weights = [own[name] if name in own else getattr(self, name) for name in _CELL_WEIGHTS]
         bias = weights[2] is not None
-        shapes = _shapes_of(kind, I, H, 0, bias)
+        shapes = _shapes_of(kind, 4, I, H, bias)
         weights = weights if bias or weights[3] is not None else weights[:2]
         if shapes is None or not fit(weights, shapes, x.dtype):
             return None
