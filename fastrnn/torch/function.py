@@ -60,18 +60,20 @@ def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
 
 def _forward(layer, x, states, weights, keep):
     """The outputs as tensors, the pullback of arrays, and those that it reads again."""
-    given, S, D = [array(t) for t in (x, *states, *weights)], len(states), len(layer.steps)
-    rows = given[0].reshape(-1, x.shape[-1])
+    S, D, x_shape, dtype = len(states), len(layer.steps), tuple(x.shape), DTYPES[x.dtype]
+    shapes = x_shape, *[(D, *shape) for shape in layer.states()[:S]], *layer.shapes
+    given = [array(t, shape, dtype) for t, shape in zip((x, *states, *weights), shapes, strict=True)]
+    rows = given[0].reshape(-1, x_shape[-1])
     if S:
         initial = [*zip(*given[1 : 1 + S], strict=True)]
     else:
-        initial = [tuple([np.zeros(shape, rows.dtype) for shape in layer.states()])] * D
+        initial = [tuple([np.zeros(shape, dtype) for shape in layer.states()])] * D
     with threads.at_most(torch.get_num_threads()):
         y, final, pullback, _ = functional.recurrent_layer(
             _CELLS[layer.kind], rows, initial, layer.by_direction(given[1 + S :]), layer.steps, keep
         )
     ends = [_stacked(parts) for parts in zip(*final, strict=True)]
-    return (torch.from_numpy(y.reshape(*x.shape[:-1], y.shape[1])), *ends), pullback, given
+    return (torch.from_numpy(y.reshape(*x_shape[:-1], y.shape[1])), *ends), pullback, given
 
 
 class RecurrentLayer(torch.autograd.Function):
@@ -82,7 +84,7 @@ class RecurrentLayer(torch.autograd.Function):
         kept.pullback, kept.y = pullback, outputs[0].detach()  # detached, it still counts the writes to y
         kept.given, kept.places = given, places(given)
         ctx.layer, ctx.S, ctx.dtype = layer, S, x.dtype
-        ctx.shapes = x.shape, *[(len(layer.steps), *shape) for shape in layer.states()]
+        ctx.shapes = tuple(x.shape), *[(len(layer.steps), *shape) for shape in layer.states()]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *tensors, kept)
         return outputs
@@ -108,7 +110,9 @@ class RecurrentLayer(torch.autograd.Function):
             return None, None, *_through_torch(layer, x, states, weights, ctx.needs_input_grad[2:], cotangents)
         need_dx, *needed = ctx.needs_input_grad[2:]
         need_states, need_weights = needed[: ctx.S], needed[ctx.S :]
-        dy, *d_final = [None if d is None else array(d) for d in cotangents]
+        dy, *d_final = [
+            None if d is None else array(d, shape, dtype) for d, shape in zip(cotangents, shapes, strict=True)
+        ]
         dy = None if dy is None else dy.reshape(-1, dy.shape[-1])
         d_weights = [
             np.empty(shape, dtype) if need else None for shape, need in zip(layer.shapes, need_weights, strict=True)

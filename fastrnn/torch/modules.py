@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn import ragged
 from fastrnn.torch.function import Layer
 from fastrnn.torch.packed import packed_like, steps_of
-from fastrnn.torch.tensors import DTYPES, eager, fit
+from fastrnn.torch.tensors import DTYPES, check_storage, eager, fit
 
 
 def _given(hx: Any, count: int) -> Sequence[Any] | None:
@@ -143,6 +143,8 @@ class _Recurrent(_Fast):
         if not fit(weights, shapes, x.dtype):
             return self._without_onednn(input, hx) if _short(weights, shapes) else None
         if order is not None:
+            for state in states:
+                check_storage(state)
             states = [s.index_select(1, order) for s in states]
         elif alone:
             x, states = x.unsqueeze(1), [s.unsqueeze(1) for s in states]

@@ -30,9 +30,9 @@ def _steps(batch_sizes: bytes, N: int, directions: int) -> tuple[ragged.Steps, .
 def steps_of(batch_sizes: Any, N: int, directions: int) -> tuple[ragged.Steps, ...] | None:
     """The steps of N packed rows in each direction, None where batch_sizes don't fit."""
     sizes = batch_sizes.as_subclass(Tensor) if type(batch_sizes) is BatchSizes else batch_sizes
-    if not isinstance(sizes, Tensor) or not fit((sizes,), ((sizes.numel(),),), torch.int64):
+    if not isinstance(sizes, Tensor) or not fit((sizes,), [T := (sizes.numel(),)], torch.int64):
         return None
-    return _steps(array(sizes).tobytes(), N, directions)
+    return _steps(array(sizes, T, np.dtype(np.int64)).tobytes(), N, directions)
 
 
 class BatchSizes(Tensor):
@@ -83,7 +83,7 @@ class PickRows(torch.autograd.Function):
     def forward(ctx, x, index, inverse, other):
         ctx.index, ctx.inverse = index, inverse
         with threads.at_most(torch.get_num_threads()):
-            y = torch.from_numpy(functional.gather(array(x), index))
+            y = torch.from_numpy(functional.gather(array(x, tuple(x.shape), DTYPES[x.dtype]), index))
         return y.masked_fill_(torch.from_numpy(index < 0)[:, None], other) if other else y
 
     @staticmethod

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from fastrnn import checks
 
 DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
-_NUMPY = DTYPES | {torch.int64: np.dtype("int64")}
 _PLAIN = (Tensor, nn.Parameter)
 _functorch = torch._C._functorch
 
@@ -30,11 +29,7 @@ def eager() -> bool:
 
 
 def fit(tensors: Sequence[Any], shapes: Sequence[Sequence[int]], dtype: torch.dtype) -> bool:
-    """Whether all are ordinary tensors in this machine's memory, of these shapes and this dtype.
-
-    Raises RuntimeError where storages have been freed or cut, which torch reads beyond their end, or is killed by:
-    `tensor of shape (18, 6): expected a storage of 432 bytes, got 0`.
-    """
+    """Whether all are ordinary tensors in this machine's memory, of these shapes and this dtype."""
     if len(tensors) != len(shapes):
         return False
     for t, shape in zip(tensors, shapes, strict=True):
@@ -44,21 +39,19 @@ def fit(tensors: Sequence[Any], shapes: Sequence[Sequence[int]], dtype: torch.dt
             or not t.is_cpu
             or t.layout is not torch.strided
             or t.shape != shape
-            or t.is_neg()
         ):
             return False
-        needed = t.storage_offset() * dtype.itemsize + (t.nbytes if t.is_contiguous() else _reach(t))
-        if (size := t.untyped_storage().nbytes()) < needed:
-            if t._is_zerotensor():
-                return False
-            checks.storage(f"tensor of shape {tuple(shape)}", size, needed)
     return True
 
 
-def _reach(tensor):
-    """Bytes from the first element to the end of the last."""
-    steps = [(n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)]
-    return (sum(steps) + 1) * tensor.itemsize if tensor.numel() else 0
+def check_storage(tensor: Tensor) -> None:
+    """What has been freed or cut is refused: torch reads beyond the end of it, or is killed.
+
+    Raises RuntimeError: `tensor of shape (18, 6): expected a storage of 432 bytes, got 0`.
+    """
+    last = sum([(n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)])
+    needed = (tensor.storage_offset() + last + 1) * tensor.itemsize if tensor.numel() else 0
+    checks.storage(f"tensor of shape {tuple(tensor.shape)}", tensor.untyped_storage().nbytes(), needed)
 
 
 class Memory(ctypes.Array):
@@ -68,15 +61,22 @@ class Memory(ctypes.Array):
     __slots__ = ("storage",)
 
 
-def array(tensor: Tensor) -> np.ndarray:
-    """A fitting tensor's numbers, C-contiguous: its own memory where that is.
+def array(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The numbers of a tensor that has this shape and dtype, C-contiguous: its own memory where that is.
 
-    Unlike `Tensor.numpy` it leaves a storage that can be resized one.
+    Unlike `Tensor.numpy` it leaves a storage that can be resized one. Raises what `check_storage` does.
     """
-    tensor = tensor if tensor.is_contiguous() else tensor.contiguous()
-    memory = Memory.from_address(tensor.data_ptr())
-    memory.storage = tensor.untyped_storage()
-    return np.ndarray(tensor.shape, _NUMPY[tensor.dtype], memory)
+    if not tensor.is_contiguous():
+        check_storage(tensor)
+        tensor = tensor.contiguous()
+    address, storage = tensor.data_ptr(), tensor.untyped_storage()
+    memory = Memory.from_address(address)
+    memory.storage = storage
+    found = np.ndarray(shape, dtype, memory)
+    if storage.nbytes() != found.nbytes or storage.data_ptr() != address:  # a part of it, or more than is there
+        check_storage(tensor)
+        return array(tensor.clone(), shape, dtype) if tensor.is_neg() or not address else found
+    return found
 
 
 def places(arrays: Iterable[np.ndarray]) -> list[tuple[int, int]]:
