@@ -78,9 +78,13 @@ def _shapes_of(*attributes: Any) -> Sequence[tuple[int, ...]] | None:
 
 
 def _short(weights: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether a weight has fewer elements, one after another, than its place asks for."""
+    """Whether a matrix, or both biases, which torch adds up first, have fewer elements than their places ask for."""
     pairs = zip(weights, shapes, strict=False)
-    return any(isinstance(w, Tensor) and (w.numel() < prod(shape) or not w.is_contiguous()) for w, shape in pairs)
+    short = [isinstance(w, Tensor) and (w.numel() < prod(shape) or not w.is_contiguous()) for w, shape in pairs]
+    return any(
+        own and (len(shape) == 2 or after)
+        for own, after, shape in zip(short, [*short[1:], False], shapes, strict=False)
+    )
 
 
 class _Fast:
@@ -215,7 +219,9 @@ class _Cell(_Fast):
 class RNN(_Recurrent, nn.RNN):
     """torch.nn.RNN."""
 
-    _kind = property(lambda self: {"RNN_TANH": "tanh", "RNN_RELU": "relu"}.get(self.mode))
+    @property
+    def _kind(self) -> str | None:
+        return "tanh" if self.mode == "RNN_TANH" else "relu" if self.mode == "RNN_RELU" else None
 
 
 class GRU(_Recurrent, nn.GRU):
