@@ -318,6 +318,60 @@ FAULTS = {
         "torch/packed.py", "(np.arange(B), B, (T, B))", "(np.arange(B), B, (T, B))[:2] + ((B, T),)",
         "test_torch_packed.py::test_padding[total_length-sorted-float64]",
     ),
+    "torch: shapes of weights that are believed": Fault(
+        "torch/tensors.py", "or t.shape != shape", "or False",
+        "test_torch_misfits.py::test_a_weight_of_another_input_size",
+    ),
+    "torch: sizes of another type that pass for sizes": Fault(
+        "torch/modules.py", "any(type(size) is not int or size < 1 for size in sizes)", "False",
+        "test_torch_misfits.py::test_edited_attributes",
+    ),
+    "torch: switches of another type that pass for switches": Fault(
+        "torch/modules.py", "any(type(switch) is not bool for switch in (bias, bidirectional, *switches))", "False",
+        "test_torch_misfits.py::test_edited_attributes",
+    ),
+    "torch: a projection of another cell": Fault(
+        "torch/modules.py", 'not 0 <= proj_size < (hidden_size if kind == "lstm" else 1)', "False",
+        "test_torch_misfits.py::test_edited_attributes",
+    ),
+    "torch: flat weights that are not read": Fault(
+        "torch/modules.py", "        module._update_flat_weights()\n        return module._flat_weights",
+        "        return [getattr(module, name) for name in names]",
+        "test_torch_misfits.py::test_weights_that_are_no_parameters",
+    ),
+    "torch: oneDNN where weights are too small": Fault(
+        "torch/modules.py", "return self._without_onednn(input, hx) if _short(weights, shapes) else None",
+        "return None", "test_torch_misfits.py::test_memory_beyond_misfits_is_not_touched",
+    ),
+    "torch: indices of any length": Fault(
+        "torch/modules.py", "order is None or fit((order,), ((B,),), torch.int64)", "True",
+        "test_torch_misfits.py::test_indices_of_another_length",
+    ),
+    "torch: freed storages that are read": Fault(
+        "torch/tensors.py",
+        "        check_storage(tensor)\n        return array(tensor.clone(), shape, dtype) if", "        return found if",
+        "test_torch_misfits.py::test_storages_that_are_freed_or_cut",
+    ),
+    "torch: memory that nobody holds": Fault(
+        "torch/tensors.py", "    memory.storage = storage\n", "    memory.storage = torch.empty(0).untyped_storage()\n",
+        "test_torch_misfits.py::test_arrays_hold_the_memory_that_they_show",
+    ),
+    "torch: gradients from memory that has moved": Fault(
+        "torch/function.py", " and places(kept.given) == kept.places", "",
+        "test_torch_misfits.py::test_weights_that_are_freed_after_the_forward_pass_and_filled_before_the_backward_pass",
+    ),
+    "torch: saved tensors of any shape": Fault(
+        "torch/function.py", "if not fit(saved, saved_shapes, ctx.dtype):", "if False:",
+        "test_torch_misfits.py::test_saved_tensors_that_come_back_in_other_shapes",
+    ),
+    "torch: batch sizes of any rank and dtype": Fault(
+        "torch/packed.py", "not fit((sizes,), [T := (sizes.numel(),)], torch.int64)", "not (T := (sizes.numel(),))",
+        "test_torch_misfits.py::test_batch_sizes_of_other_dtypes",
+    ),
+    "torch: lengths of padding that are too small": Fault(
+        "torch/packed.py", "total_length < len(steps[0].count)", "False",
+        "test_torch_misfits.py::test_lengths_of_padding",
+    ),
     "jit: an OpenMP that forgets its number of threads": Fault(
         "kernels/jit.py", "openmp.omp_set_num_threads(before)", "pass",
         "test_torch_living.py::test_torch_after_the_first_kernel_finds_its_own_number_of_threads[1]",

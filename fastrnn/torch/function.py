@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastrnn import flow, functional, threads
+from fastrnn import checks, flow, functional, threads
 from fastrnn.functional import Weights
 from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU
@@ -99,15 +99,16 @@ class RecurrentLayer(torch.autograd.Function):
         if not given:
             return (None,) * (3 + len(tensors))
         found, of = zip(*given, strict=True)
-        pullback = None
-        if not (torch.is_grad_enabled() or batched(found)) and fit(found, of, ctx.dtype):
-            if hasattr(kept, "pullback") and kept.y._version == 0 and places(kept.given) == kept.places:
-                pullback = kept.pullback
-            elif fit((x, *tensors), (x_shape, *end_shapes[: ctx.S], *layer.shapes), ctx.dtype):
-                # a hook has packed the saved tensors, y was written to, or a storage has been freed and filled again
-                _, pullback, _ = _forward(layer, x, states, weights, keep=True)
-        if pullback is None:
-            return None, None, *_through_torch(layer, x, states, weights, ctx.needs_input_grad[2:], cotangents)
+        saved, saved_shapes = (x, *tensors), (x_shape, *end_shapes[: ctx.S], *layer.shapes)
+        by_kernels = not (torch.is_grad_enabled() or batched(found)) and fit(found, of, ctx.dtype)
+        if by_kernels and hasattr(kept, "pullback") and kept.y._version == 0 and places(kept.given) == kept.places:
+            pullback = kept.pullback
+        else:  # a hook has packed the saved tensors, y was written to, or a storage has been freed and filled again
+            if not fit(saved, saved_shapes, ctx.dtype):
+                checks.saved_tensors([t.shape for t in saved], saved_shapes)
+            if not by_kernels:
+                return None, None, *_through_torch(layer, x, states, weights, ctx.needs_input_grad[2:], cotangents)
+            _, pullback, _ = _forward(layer, x, states, weights, keep=True)
         need_dx, *needed = ctx.needs_input_grad[2:]
         need_states, need_weights = needed[: ctx.S], needed[ctx.S :]
         dy, *d_final = [
