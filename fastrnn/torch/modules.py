@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn import ragged
 from fastrnn.torch.function import Layer
 from fastrnn.torch.packed import packed_like, steps_of
-from fastrnn.torch.tensors import DTYPES, check_storage, eager, fit
+from fastrnn.torch.tensors import DTYPES, Shapes, check_storage, eager, fit
 
 
 def _given(hx: Any, count: int) -> Sequence[Any] | None:
@@ -66,10 +66,10 @@ def _shapes(
     D, GH, P = 2 if bidirectional else 1, G * hidden_size, proj_size or hidden_size
     others = [(GH, P), *[(GH,)] * (2 * bias), *[(P, hidden_size)] * (proj_size > 0)]
     first, later = [(GH, input_size), *others] * D, [(GH, D * P), *others] * D
-    return tuple(first + later * min(num_layers - 1, count))
+    return Shapes(first + later * min(num_layers - 1, count))
 
 
-def _shapes_of(*attributes: Any) -> Sequence[tuple[int, ...]] | None:
+def _shapes_of(*attributes: Any) -> Shapes | None:
     """`_shapes`, and None for what has no hash either."""
     try:
         return _shapes(*attributes)
@@ -144,7 +144,7 @@ class _Recurrent(_Fast):
         if not fit((x, *states), (x_shape, *of), x.dtype) or not (order is None or fit((order,), ((B,),), torch.int64)):
             return None
         weights = _weights(self)
-        if not fit(weights, shapes, x.dtype):
+        if not shapes.fit(weights, x.dtype):
             return self._without_onednn(input, hx) if _short(weights, shapes) else None
         if order is not None:
             for state in states:
