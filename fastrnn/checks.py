@@ -392,6 +392,20 @@ def children(name: str, value: object) -> str | int:
     return int(value)
 
 
+def storage(name: str, size: int, needed: int) -> None:
+    """A tensor's storage that holds all its elements; a RuntimeError, as torch's own is."""
+    if size < needed:
+        raise RuntimeError(f"{name}: expected a storage of {needed} bytes, got {size}")
+
+
+def saved_tensors(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> None:
+    """What hooks give a backward pass in place of the tensors that were saved, where it is something else."""
+    shown = [", ".join(str(tuple(shape)) for shape in shapes) for shapes in (wanted, found)]
+    raise RuntimeError(
+        f"saved tensors: expected the dtype, device and shapes that were saved, {shown[0]}, got {shown[1]}"
+    )
+
+
 def instance(name: str, value: object, wanted: type, hint: str = "") -> None:
     """An object of a class; hint: what to write instead."""
     if not isinstance(value, wanted):

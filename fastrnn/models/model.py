@@ -67,7 +67,6 @@ class Network:
                 raise ValueError(f"{name}.parameters: expected the model's own, got others")
         return {name: grads.group(name) for name in self._parts}
 
-
     def __repr__(self) -> str:
         lines = [f"({name}): {part!r}".replace("\n", "\n  ") for name, part in self._parts.items()]
         return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastrnn import flow, functional, threads
+from fastrnn import checks, flow, functional, threads
 from fastrnn.functional import Weights
 from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU
 from fastrnn.kernels.cells.lstm import LSTM
 from fastrnn.ragged import Steps
-from fastrnn.torch.tensors import DTYPES, array, batched
+from fastrnn.torch.tensors import DTYPES, array, batched, fit, places
 
 _EMPTY = torch.empty(0)
 _CELLS = {"tanh": ElmanTanh, "relu": ElmanRelu, "gru": GRU, "lstm": LSTM}
@@ -25,6 +25,7 @@ class Layer(NamedTuple):
 
     kind: str  # "tanh", "relu", "gru" or "lstm"
     bias: bool
+    shapes: Sequence[tuple[int, ...]]  # of the weights of every direction
     steps: Sequence[Steps]  # of each direction
     module: nn.Module
     index: int  # in the module
@@ -46,9 +47,9 @@ class Layer(NamedTuple):
         each = len(values) // D
         return [Weights(*values[i : i + 2], *bias, *values[i + 2 : i + each]) for i in range(0, len(values), each)]
 
-    def shapes(self, W_hh: Any) -> list[tuple[int, int]]:
-        """The shape (B, width) of every state, from one direction's weight."""
-        B, (GH, P) = len(self.steps[0].lengths), W_hh.shape
+    def states(self) -> list[tuple[int, int]]:
+        """The shape (B, width) of every state."""
+        B, (GH, P) = len(self.steps[0].lengths), self.shapes[1]
         return [(B, P), (B, GH // 4)] if self.kind == "lstm" else [(B, P)]
 
 
@@ -58,55 +59,70 @@ def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
 
 
 def _forward(layer, x, states, weights, keep):
-    """The outputs as tensors, and the pullback of arrays."""
-    own, x = layer.by_direction([array(w) for w in weights]), array(x)
-    rows, D = x.reshape(-1, x.shape[-1]), len(own)
-    if states:
-        initial = [*zip(*map(array, states), strict=True)]
+    """The outputs as tensors, the pullback of arrays, and those that it reads again."""
+    S, D, x_shape, dtype = len(states), len(layer.steps), tuple(x.shape), DTYPES[x.dtype]
+    shapes = x_shape, *[(D, *shape) for shape in layer.states()[:S]], *layer.shapes
+    given = [array(t, shape, dtype) for t, shape in zip((x, *states, *weights), shapes, strict=True)]
+    rows = given[0].reshape(-1, x_shape[-1])
+    if S:
+        initial = [*zip(*given[1 : 1 + S], strict=True)]
     else:
-        initial = [tuple([np.zeros(shape, rows.dtype) for shape in layer.shapes(own[0].W_hh)])] * D
+        initial = [tuple([np.zeros(shape, dtype) for shape in layer.states()])] * D
     with threads.at_most(torch.get_num_threads()):
-        y, final, pullback, _ = functional.recurrent_layer(_CELLS[layer.kind], rows, initial, own, layer.steps, keep)
+        y, final, pullback, _ = functional.recurrent_layer(
+            _CELLS[layer.kind], rows, initial, layer.by_direction(given[1 + S :]), layer.steps, keep
+        )
     ends = [_stacked(parts) for parts in zip(*final, strict=True)]
-    return (torch.from_numpy(y.reshape(*x.shape[:-1], y.shape[1])), *ends), pullback
+    return (torch.from_numpy(y.reshape(*x_shape[:-1], y.shape[1])), *ends), pullback, given
 
 
 class RecurrentLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, layer, S, x, *tensors):
-        outputs, pullback = _forward(layer, x, tensors[:S], tensors[S:], keep=True)
+        outputs, pullback, given = _forward(layer, x, tensors[:S], tensors[S:], keep=True)
         kept = _EMPTY.detach()  # what hangs on a saved tensor goes when torch frees the graph's buffers
         kept.pullback, kept.y = pullback, outputs[0].detach()  # detached, it still counts the writes to y
-        ctx.layer, ctx.S = layer, S
+        kept.given, kept.places = given, places(given)
+        ctx.layer, ctx.S, ctx.dtype = layer, S, x.dtype
+        ctx.shapes = tuple(x.shape), *[(len(layer.steps), *shape) for shape in layer.states()]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *tensors, kept)
         return outputs
 
     @staticmethod
-    def backward(ctx, dy, *d_final):
-        layer, (x, *tensors, kept) = ctx.layer, ctx.saved_tensors
+    def backward(ctx, *cotangents):
+        layer, (x, *tensors, kept), (x_shape, *end_shapes) = ctx.layer, ctx.saved_tensors, ctx.shapes
         states, weights = tensors[: ctx.S], tensors[ctx.S :]
-        given = [d for d in (dy, *d_final) if d is not None]
+        ends, D, dtype = layer.states(), len(layer.steps), DTYPES[ctx.dtype]
+        shapes = (*x_shape[:-1], D * ends[0][1]), *end_shapes
+        given = [(d, shape) for d, shape in zip(cotangents, shapes, strict=True) if d is not None]
         if not given:
             return (None,) * (3 + len(tensors))
-        if torch.is_grad_enabled() or batched(given):
-            return None, None, *_through_torch(layer, x, states, weights, ctx.needs_input_grad[2:], (dy, *d_final))
+        found, of = zip(*given, strict=True)
+        saved, saved_shapes = (x, *tensors), (x_shape, *end_shapes[: ctx.S], *layer.shapes)
+        by_kernels = not (torch.is_grad_enabled() or batched(found)) and fit(found, of, ctx.dtype)
+        if by_kernels and hasattr(kept, "pullback") and kept.y._version == 0 and places(kept.given) == kept.places:
+            pullback = kept.pullback
+        else:  # a hook has packed the saved tensors, y was written to, or a storage has been freed and filled again
+            if not fit(saved, saved_shapes, ctx.dtype):
+                checks.saved_tensors([t.shape for t in saved], saved_shapes)
+            if not by_kernels:
+                return None, None, *_through_torch(layer, x, states, weights, ctx.needs_input_grad[2:], cotangents)
+            _, pullback, _ = _forward(layer, x, states, weights, keep=True)
         need_dx, *needed = ctx.needs_input_grad[2:]
         need_states, need_weights = needed[: ctx.S], needed[ctx.S :]
-        if hasattr(kept, "pullback") and kept.y._version == 0:
-            pullback = kept.pullback
-        else:  # a hook has packed the saved tensors, or y was written to
-            _, pullback = _forward(layer, x, states, weights, keep=True)
-        steps, shapes, dtype = layer.steps, layer.shapes(weights[1]), DTYPES[x.dtype]
-        dy = None if dy is None else array(dy).reshape(-1, dy.shape[-1])
-        d_weights = [np.empty(w.shape, dtype) if need else None for w, need in zip(weights, need_weights, strict=True)]
+        dy, *d_final = [
+            None if d is None else array(d, shape, dtype) for d, shape in zip(cotangents, shapes, strict=True)
+        ]
+        dy = None if dy is None else dy.reshape(-1, dy.shape[-1])
+        d_weights = [
+            np.empty(shape, dtype) if need else None for shape, need in zip(layer.shapes, need_weights, strict=True)
+        ]
         d_hs = [
-            flow.place(layer.module, layer.index, d == 1, s.lengths, shapes[0][1], dtype) for d, s in enumerate(steps)
+            flow.place(layer.module, layer.index, d == 1, s.lengths, ends[0][1], dtype)
+            for d, s in enumerate(layer.steps)
         ]
-        d_ends = [
-            [np.zeros(shape, dtype)] * len(steps) if d is None else array(d)
-            for shape, d in zip(shapes, d_final, strict=True)
-        ]
+        d_ends = [[np.zeros(shape, dtype)] * D if d is None else d for shape, d in zip(ends, d_final, strict=True)]
         with threads.at_most(torch.get_num_threads()):
             dx, d_initial = pullback(
                 dy, [*zip(*d_ends, strict=True)], layer.by_direction(d_weights),
@@ -116,7 +132,7 @@ class RecurrentLayer(torch.autograd.Function):
         return (
             None,
             None,
-            torch.from_numpy(dx.reshape(x.shape)) if need_dx else None,
+            torch.from_numpy(dx.reshape(x_shape)) if need_dx else None,
             *[_stacked(d) if need else None for d, need in d_states],
             *[None if d is None else torch.from_numpy(d) for d in d_weights],
         )
@@ -126,7 +142,7 @@ def _through_torch(layer, x, states, weights, needs, cotangents):
     """The same gradients by torch's own operations, which can be differentiated again."""
     count = torch.from_numpy(np.sort(layer.steps[0].count)[::-1].copy())
     with torch.enable_grad():
-        hx = states or [x.new_zeros(len(layer.steps), *shape) for shape in layer.shapes(weights[1])]
+        hx = states or [x.new_zeros(len(layer.steps), *shape) for shape in layer.states()]
         outputs = _TORCH[layer.kind](
             x.reshape(-1, x.shape[-1]), count, tuple(hx) if layer.kind == "lstm" else hx[0], weights, layer.bias,
             1, 0.0, False, len(layer.steps) == 2,

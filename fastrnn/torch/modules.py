@@ -5,7 +5,10 @@ torch's own. What the kernels don't take (other devices and dtypes, autocast, tr
 empty or malformed input) goes to torch's forward, which runs it or says what is wrong.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from operator import is_
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn import ragged
 from fastrnn.torch.function import Layer
 from fastrnn.torch.packed import packed_like, steps_of
-from fastrnn.torch.tensors import eager, fit
+from fastrnn.torch.tensors import DTYPES, Shapes, check_storage, eager, fit
 
 
 def _given(hx: Any, count: int) -> Sequence[Any] | None:
@@ -27,10 +30,60 @@ def _given(hx: Any, count: int) -> Sequence[Any] | None:
     return hx if isinstance(hx, (tuple, list)) and len(hx) == count else None
 
 
-def _weights(module: nn.Module, names: Iterable[str]) -> list[Tensor]:
-    """Parameters, or what a parametrisation or an older kind of hook makes of them."""
-    own = module._parameters
-    return [own[name] if name in own else getattr(module, name) for name in names]
+def _weights(module: nn.RNNBase) -> Sequence[Any]:
+    """What torch's forward would run with: the parameters, or what a program has put in their place."""
+    names, weights, own = module._flat_weights_names, module._flat_weights, module._parameters
+    as_many = len(names) == len(weights) == len(module._flat_weight_refs)
+    if not as_many or not all(map(is_, map(own.get, names), weights)):
+        module._update_flat_weights()
+        return module._flat_weights
+    return weights
+
+
+_CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_GATES = {"tanh": 1, "relu": 1, "gru": 3, "lstm": 4}
+
+
+@lru_cache(maxsize=512, typed=True)
+def _shapes(
+    kind, count, input_size, hidden_size, bias, proj_size=0, num_layers=1, bidirectional=False, dropout=0.0, *switches
+):
+    """The shapes of a module's weights, in torch's order; None where its attributes are what no constructor gives.
+
+    count : how many weights there are; shapes for many more would be of no use
+    """
+    sizes, G = (input_size, hidden_size, num_layers), _GATES.get(kind)
+    if (
+        G is None
+        or any(type(size) is not int or size < 1 for size in sizes)
+        or any(type(switch) is not bool for switch in (bias, bidirectional, *switches))
+        or type(proj_size) is not int
+        or not 0 <= proj_size < (hidden_size if kind == "lstm" else 1)
+        or not (type(dropout) in (int, float) and 0 <= dropout <= 1)
+    ):
+        return None
+    D, GH, P = 2 if bidirectional else 1, G * hidden_size, proj_size or hidden_size
+    others = [(GH, P), *[(GH,)] * (2 * bias), *[(P, hidden_size)] * (proj_size > 0)]
+    first, later = [(GH, input_size), *others] * D, [(GH, D * P), *others] * D
+    return Shapes(first + later * min(num_layers - 1, count))
+
+
+def _shapes_of(*attributes: Any) -> Shapes | None:
+    """`_shapes`, and None for what has no hash either."""
+    try:
+        return _shapes(*attributes)
+    except TypeError:
+        return None
+
+
+def _short(weights: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether a matrix, or both biases, which torch adds up first, have fewer elements than their places ask for."""
+    pairs = zip(weights, shapes, strict=False)
+    short = [isinstance(w, Tensor) and (w.numel() < prod(shape) or not w.is_contiguous()) for w, shape in pairs]
+    return any(
+        own and (len(shape) == 2 or after)
+        for own, after, shape in zip(short, [*short[1:], False], shapes, strict=False)
+    )
 
 
 class _Fast:
@@ -46,42 +99,57 @@ class _Fast:
             return input.tracer.create_proxy("call_module", place, arguments, {})
         return super().forward(input, hx) if found is None else found
 
-    def _kind(self) -> str:
-        """The cell's name."""
-        if isinstance(self, (nn.LSTM, nn.LSTMCell)):
-            return "lstm"
-        return "gru" if isinstance(self, (nn.GRU, nn.GRUCell)) else self.nonlinearity
-
 
 class _Recurrent(_Fast):
     def _run(self, input, hx):
-        packed, kind = isinstance(input, PackedSequence), self._kind()
-        x, weights = input.data if packed else input, _weights(self, self._flat_weights_names)
-        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if kind == "lstm" else 1]
-        states = _given(hx, len(widths))
-        if states is None or not fit((x, *states, *weights), weights[0].dtype):
+        packed, kind = isinstance(input, PackedSequence), self._kind
+        x, bidirectional, L, P, H = (
+            input.data if packed else input, self.bidirectional, self.num_layers, self.proj_size, self.hidden_size
+        )  # fmt: skip
+        shapes = _shapes_of(
+            kind,
+            len(self._flat_weights_names),
+            self.input_size,
+            H,
+            self.bias,
+            P,
+            L,
+            bidirectional,
+            self.dropout,
+            self.batch_first,
+            self.training,
+        )
+        if shapes is None or not isinstance(x, Tensor) or x.dtype not in DTYPES:
             return None
-        rank, D, L = x.dim(), 2 if self.bidirectional else 1, self.num_layers
-        if rank not in ((2,) if packed else (2, 3)) or x.shape[-1] != self.input_size or not x.numel():
+        widths = (P or H, H) if kind == "lstm" else (H,)
+        states, x_shape, rank, D = _given(hx, len(widths)), x.shape, x.dim(), 2 if bidirectional else 1
+        if states is None or rank not in ((2,) if packed else (2, 3)) or x_shape[-1] != self.input_size or 0 in x_shape:
             return None
         alone = rank == 2 and not packed
         if packed:
-            steps = steps_of(input.batch_sizes, len(x), D)
+            steps = steps_of(input.batch_sizes, x_shape[0], D)
             if steps is None:
                 return None
             B = len(steps[0].lengths)
         else:
-            x = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
-            T, B, _ = x.shape
+            T, B = (x_shape[0], 1) if alone else x_shape[1::-1] if self.batch_first else x_shape[:2]
             steps = [ragged.dense(T, B, bool(d)) for d in range(D)]
-        for state, width in zip(states, widths, strict=False):
-            if state.shape != ((L * D, width) if alone else (L * D, B, width)):
-                return None
-        if packed and input.sorted_indices is not None:
-            states = [s.index_select(1, input.sorted_indices) for s in states]
+        of = [(L * D, width) if alone else (L * D, B, width) for width in widths[: len(states)]]
+        order = input.sorted_indices if packed else None
+        if not fit((x, *states), (x_shape, *of), x.dtype) or not (order is None or fit((order,), ((B,),), torch.int64)):
+            return None
+        weights = _weights(self)
+        if not shapes.fit(weights, x.dtype):
+            return self._without_onednn(input, hx) if _short(weights, shapes) else None
+        if order is not None:
+            for state in states:
+                check_storage(state)
+            states = [s.index_select(1, order) for s in states]
         elif alone:
-            states = [s.unsqueeze(1) for s in states]
-        y, *final = self._layers(Layer(kind, self.bias, steps, self, 0), x, states, weights)
+            x, states = x.unsqueeze(1), [s.unsqueeze(1) for s in states]
+        elif self.batch_first and not packed:
+            x = x.transpose(0, 1)
+        y, *final = self._layers(Layer(kind, self.bias, shapes, steps, self, 0), x, states, weights)
         if packed:
             y = packed_like(input, y)
             if input.unsorted_indices is not None:
@@ -91,6 +159,15 @@ class _Recurrent(_Fast):
         elif self.batch_first:
             y = y.transpose(0, 1)
         return y, tuple(final) if len(widths) == 2 else final[0]
+
+    def _without_onednn(self, input, hx):
+        """torch's forward where its LSTM is sure to look at the shapes of weights: oneDNN reads beyond their end."""
+        enabled = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)
+        try:
+            return super(_Fast, self).forward(input, hx)
+        finally:
+            torch._C._set_mkldnn_enabled(enabled)
 
     def _layers(self, layer, x, states, weights):
         """All layers: y (..., D*P), and every state (L*D, B, width)."""
@@ -102,24 +179,33 @@ class _Recurrent(_Fast):
             if k and self.dropout and self.training:
                 x = nn.functional.dropout(x, self.dropout, True)
             own = [s[k * D : (k + 1) * D] for s in states]
-            x, *ends = layer._replace(index=k)(x, own, weights[k * each : (k + 1) * each])
+            part = slice(k * each, (k + 1) * each)
+            x, *ends = layer._replace(shapes=layer.shapes[part], index=k)(x, own, weights[part])
             final.append(ends)
         return x, *(torch.cat(parts) for parts in zip(*final, strict=True))
 
 
 class _Cell(_Fast):
     def _run(self, x, hx):
-        kind = self._kind()
-        weights = _weights(self, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2])
+        own, kind = self._parameters, self._kind
         states = _given(hx, 2 if kind == "lstm" else 1)
-        if states is None or not fit((x, *states, *weights), weights[0].dtype):
+        if states is None or not isinstance(x, Tensor) or x.dtype not in DTYPES or x.dim() not in (1, 2):
             return None
-        if x.dim() not in (1, 2) or x.shape[-1] != self.input_size or not x.numel():
+        x_shape, I, H = x.shape, self.input_size, self.hidden_size
+        if (
+            x_shape[-1] != I
+            or 0 in x_shape
+            or not fit((x, *states), (x_shape, *[(*x_shape[:-1], H)] * len(states)), x.dtype)
+        ):
             return None
-        B, shape = x.numel() // self.input_size, (*x.shape[:-1], self.hidden_size)
-        if any([s.shape != shape for s in states]):
+        weights = [own[name] if name in own else getattr(self, name) for name in _CELL_WEIGHTS]
+        bias = weights[2] is not None
+        shapes = _shapes_of(kind, 4, I, H, bias)
+        weights = weights if bias or weights[3] is not None else weights[:2]
+        if shapes is None or not fit(weights, shapes, x.dtype):
             return None
-        layer = Layer(kind, self.bias, [ragged.dense(1, B)], self, 0)
+        B, shape = x.numel() // I, (*x_shape[:-1], H)
+        layer = Layer(kind, bias, shapes, [ragged.dense(1, B)], self, 0)
         _, *final = layer(x.view(1, B, -1), [s.view(1, B, -1) for s in states], weights)
         final = [s.view(shape) for s in final]
         return tuple(final) if kind == "lstm" else final[0]
@@ -128,25 +214,39 @@ class _Cell(_Fast):
 class RNN(_Recurrent, nn.RNN):
     """torch.nn.RNN."""
 
+    @property
+    def _kind(self) -> str | None:
+        return "tanh" if self.mode == "RNN_TANH" else "relu" if self.mode == "RNN_RELU" else None
+
 
 class GRU(_Recurrent, nn.GRU):
     """torch.nn.GRU."""
+
+    _kind = "gru"
 
 
 class LSTM(_Recurrent, nn.LSTM):
     """torch.nn.LSTM."""
 
+    _kind = "lstm"
+
 
 class RNNCell(_Cell, nn.RNNCell):
     """torch.nn.RNNCell."""
+
+    _kind = property(lambda self: self.nonlinearity)
 
 
 class GRUCell(_Cell, nn.GRUCell):
     """torch.nn.GRUCell."""
 
+    _kind = "gru"
+
 
 class LSTMCell(_Cell, nn.LSTMCell):
     """torch.nn.LSTMCell."""
+
+    _kind = "lstm"
 
 
 FAST: dict[type, type] = {
