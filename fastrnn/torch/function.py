@@ -13,7 +13,7 @@ from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU
 from fastrnn.kernels.cells.lstm import LSTM
 from fastrnn.ragged import Steps
-from fastrnn.torch.tensors import DTYPES, array, batched, fit, places
+from fastrnn.torch.tensors import DTYPES, array, batched, fit, ordinary
 
 _EMPTY = torch.empty(0)
 _CELLS = {"tanh": ElmanTanh, "relu": ElmanRelu, "gru": GRU, "lstm": LSTM}
@@ -43,8 +43,7 @@ class Layer(NamedTuple):
 
     def by_direction(self, values: Sequence[Any]) -> list[Weights]:
         """Weights from the flat order of torch, which is that of Weights."""
-        D, bias = len(self.steps), () if self.bias else (None, None)
-        each = len(values) // D
+        bias, each = () if self.bias else (None, None), len(values) // len(self.steps)
         return [Weights(*values[i : i + 2], *bias, *values[i + 2 : i + each]) for i in range(0, len(values), each)]
 
     def states(self) -> list[tuple[int, int]]:
@@ -59,61 +58,50 @@ def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
 
 
 def _forward(layer, x, states, weights, keep):
-    """The outputs as tensors, the pullback of arrays, and those that it reads again."""
-    S, D, x_shape, dtype = len(states), len(layer.steps), tuple(x.shape), DTYPES[x.dtype]
-    shapes = x_shape, *[(D, *shape) for shape in layer.states()[:S]], *layer.shapes
-    given = [array(t, shape, dtype) for t, shape in zip((x, *states, *weights), shapes, strict=True)]
-    rows = given[0].reshape(-1, x_shape[-1])
-    if S:
-        initial = [*zip(*given[1 : 1 + S], strict=True)]
+    """The outputs as tensors, and the pullback of arrays."""
+    own, x = layer.by_direction([array(w) for w in weights]), array(x)
+    rows = x.reshape(-1, x.shape[-1])
+    if states:
+        initial = [*zip(*map(array, states), strict=True)]
     else:
-        initial = [tuple([np.zeros(shape, dtype) for shape in layer.states()])] * D
+        initial = [tuple([np.zeros(shape, rows.dtype) for shape in layer.states()])] * len(own)
     with threads.at_most(torch.get_num_threads()):
-        y, final, pullback, _ = functional.recurrent_layer(
-            _CELLS[layer.kind], rows, initial, layer.by_direction(given[1 + S :]), layer.steps, keep
-        )
+        y, final, pullback, _ = functional.recurrent_layer(_CELLS[layer.kind], rows, initial, own, layer.steps, keep)
     ends = [_stacked(parts) for parts in zip(*final, strict=True)]
-    return (torch.from_numpy(y.reshape(*x_shape[:-1], y.shape[1])), *ends), pullback, given
+    return (torch.from_numpy(y.reshape(*x.shape[:-1], y.shape[1])), *ends), pullback
 
 
 class RecurrentLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, layer, S, x, *tensors):
-        outputs, pullback, given = _forward(layer, x, tensors[:S], tensors[S:], keep=True)
+        outputs, pullback = _forward(layer, x, tensors[:S], tensors[S:], keep=True)
         kept = _EMPTY.detach()  # what hangs on a saved tensor goes when torch frees the graph's buffers
         kept.pullback, kept.y = pullback, outputs[0].detach()  # detached, it still counts the writes to y
-        kept.given, kept.places = given, places(given)
-        ctx.layer, ctx.S, ctx.dtype = layer, S, x.dtype
-        ctx.shapes = tuple(x.shape), *[(len(layer.steps), *shape) for shape in layer.states()]
+        ctx.layer, ctx.S, ctx.shape, ctx.dtype = layer, S, x.shape, x.dtype
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *tensors, kept)
         return outputs
 
     @staticmethod
     def backward(ctx, *cotangents):
-        layer, (x, *tensors, kept), (x_shape, *end_shapes) = ctx.layer, ctx.saved_tensors, ctx.shapes
-        states, weights = tensors[: ctx.S], tensors[ctx.S :]
-        ends, D, dtype = layer.states(), len(layer.steps), DTYPES[ctx.dtype]
-        shapes = (*x_shape[:-1], D * ends[0][1]), *end_shapes
-        given = [(d, shape) for d, shape in zip(cotangents, shapes, strict=True) if d is not None]
+        layer, (x, *tensors, kept), ends = ctx.layer, ctx.saved_tensors, ctx.layer.states()
+        states, weights, D = tensors[: ctx.S], tensors[ctx.S :], len(layer.steps)
+        given = [d for d in cotangents if d is not None]
         if not given:
             return (None,) * (3 + len(tensors))
-        found, of = zip(*given, strict=True)
-        saved, saved_shapes = (x, *tensors), (x_shape, *end_shapes[: ctx.S], *layer.shapes)
-        by_kernels = not (torch.is_grad_enabled() or batched(found)) and fit(found, of, ctx.dtype)
-        if by_kernels and hasattr(kept, "pullback") and kept.y._version == 0 and places(kept.given) == kept.places:
+        by_kernels = not (torch.is_grad_enabled() or batched(given)) and all(map(ordinary, given))
+        if by_kernels and hasattr(kept, "pullback") and kept.y._version == 0:
             pullback = kept.pullback
-        else:  # a hook has packed the saved tensors, y was written to, or a storage has been freed and filled again
-            if not fit(saved, saved_shapes, ctx.dtype):
-                checks.saved_tensors([t.shape for t in saved], saved_shapes)
+        else:  # of a derivative, or a hook has packed the saved tensors, or y was written to
+            shapes = ctx.shape, *[(D, *shape) for shape in ends[: ctx.S]], *layer.shapes
+            if not fit((x, *tensors), shapes, ctx.dtype):
+                checks.saved_tensors([t.shape for t in (x, *tensors)], shapes)
             if not by_kernels:
                 return None, None, *_through_torch(layer, x, states, weights, ctx.needs_input_grad[2:], cotangents)
-            _, pullback, _ = _forward(layer, x, states, weights, keep=True)
+            _, pullback = _forward(layer, x, states, weights, keep=True)
         need_dx, *needed = ctx.needs_input_grad[2:]
         need_states, need_weights = needed[: ctx.S], needed[ctx.S :]
-        dy, *d_final = [
-            None if d is None else array(d, shape, dtype) for d, shape in zip(cotangents, shapes, strict=True)
-        ]
+        dtype, (dy, *d_final) = DTYPES[ctx.dtype], [None if d is None else array(d) for d in cotangents]
         dy = None if dy is None else dy.reshape(-1, dy.shape[-1])
         d_weights = [
             np.empty(shape, dtype) if need else None for shape, need in zip(layer.shapes, need_weights, strict=True)
@@ -132,7 +120,7 @@ class RecurrentLayer(torch.autograd.Function):
         return (
             None,
             None,
-            torch.from_numpy(dx.reshape(x_shape)) if need_dx else None,
+            torch.from_numpy(dx.reshape(ctx.shape)) if need_dx else None,
             *[_stacked(d) if need else None for d, need in d_states],
             *[None if d is None else torch.from_numpy(d) for d in d_weights],
         )

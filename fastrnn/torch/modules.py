@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn import ragged
 from fastrnn.torch.function import Layer
 from fastrnn.torch.packed import packed_like, steps_of
-from fastrnn.torch.tensors import DTYPES, Shapes, check_storage, eager, fit
+from fastrnn.torch.tensors import Shapes, check_storage, eager, fit, ordinary
 
 
 def _given(hx: Any, count: int) -> Sequence[Any] | None:
@@ -119,7 +119,7 @@ class _Recurrent(_Fast):
             self.batch_first,
             self.training,
         )
-        if shapes is None or not isinstance(x, Tensor) or x.dtype not in DTYPES:
+        if shapes is None or not ordinary(x):
             return None
         widths = (P or H, H) if kind == "lstm" else (H,)
         states, x_shape, rank, D = _given(hx, len(widths)), x.shape, x.dim(), 2 if bidirectional else 1
@@ -132,16 +132,19 @@ class _Recurrent(_Fast):
                 return None
             B = len(steps[0].lengths)
         else:
-            T, B = (x_shape[0], 1) if alone else x_shape[1::-1] if self.batch_first else x_shape[:2]
+            T, B = x_shape[0], 1 if alone else x_shape[1]
+            if self.batch_first and not alone:
+                T, B = B, T
             steps = [ragged.dense(T, B, bool(d)) for d in range(D)]
-        of = [(L * D, width) if alone else (L * D, B, width) for width in widths[: len(states)]]
         order = input.sorted_indices if packed else None
-        if not fit((x, *states), (x_shape, *of), x.dtype) or not (order is None or fit((order,), ((B,),), torch.int64)):
-            return None
+        if states:
+            of = [(L * D, width) if alone else (L * D, B, width) for width in widths]
+            if not fit(states, of, x.dtype) or not (order is None or fit((order,), [(B,)], torch.int64)):
+                return None
         weights = _weights(self)
         if not shapes.fit(weights, x.dtype):
             return self._without_onednn(input, hx) if _short(weights, shapes) else None
-        if order is not None:
+        if order is not None and states:
             for state in states:
                 check_storage(state)
             states = [s.index_select(1, order) for s in states]
@@ -189,13 +192,13 @@ class _Cell(_Fast):
     def _run(self, x, hx):
         own, kind = self._parameters, self._kind
         states = _given(hx, 2 if kind == "lstm" else 1)
-        if states is None or not isinstance(x, Tensor) or x.dtype not in DTYPES or x.dim() not in (1, 2):
+        if states is None or not ordinary(x) or x.dim() not in (1, 2):
             return None
         x_shape, I, H = x.shape, self.input_size, self.hidden_size
         if (
             x_shape[-1] != I
             or 0 in x_shape
-            or not fit((x, *states), (x_shape, *[(*x_shape[:-1], H)] * len(states)), x.dtype)
+            or (states and not fit(states, [(*x_shape[:-1], H)] * len(states), x.dtype))
         ):
             return None
         weights = [own[name] if name in own else getattr(self, name) for name in _CELL_WEIGHTS]

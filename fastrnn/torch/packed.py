@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import functional, ragged, threads
-from fastrnn.torch.tensors import DTYPES, array, batched, eager, fit
+from fastrnn.torch.tensors import array, batched, eager, fit, ordinary
 
 
 @lru_cache(maxsize=16)  # for the modules of one model and the padding behind them: batches seldom come again
@@ -30,9 +30,9 @@ def _steps(batch_sizes: bytes, N: int, directions: int) -> tuple[ragged.Steps, .
 def steps_of(batch_sizes: Any, N: int, directions: int) -> tuple[ragged.Steps, ...] | None:
     """The steps of N packed rows in each direction, None where batch_sizes don't fit."""
     sizes = batch_sizes.as_subclass(Tensor) if type(batch_sizes) is BatchSizes else batch_sizes
-    if not isinstance(sizes, Tensor) or not fit((sizes,), [T := (sizes.numel(),)], torch.int64):
+    if not isinstance(sizes, Tensor) or not fit((sizes,), [(sizes.numel(),)], torch.int64):
         return None
-    return _steps(array(sizes, T, np.dtype(np.int64)).tobytes(), N, directions)
+    return _steps(array(sizes).tobytes(), N, directions)
 
 
 class BatchSizes(Tensor):
@@ -61,11 +61,11 @@ def packed_like(sequence: PackedSequence, data: Tensor) -> PackedSequence:
 
 def _pad(data, batch_sizes, batch_first, padding_value, total_length):
     """As torch's, None for what is left to it."""
-    if not eager() or not isinstance(data, Tensor) or data.dtype not in DTYPES or not data.numel():
+    if not eager() or not ordinary(data) or not data.dim() or not data.numel():
         return None
     if type(batch_first) is not bool or type(padding_value) not in (int, float) or type(total_length) is not int:
         return None
-    steps = steps_of(batch_sizes, len(data), 1) if data.dim() and fit((data,), (data.shape,), data.dtype) else None
+    steps = steps_of(batch_sizes, len(data), 1)
     if steps is None or total_length < len(steps[0].count):
         return None
     lengths = steps[0].lengths
@@ -83,7 +83,7 @@ class PickRows(torch.autograd.Function):
     def forward(ctx, x, index, inverse, other):
         ctx.index, ctx.inverse = index, inverse
         with threads.at_most(torch.get_num_threads()):
-            y = torch.from_numpy(functional.gather(array(x, tuple(x.shape), DTYPES[x.dtype]), index))
+            y = torch.from_numpy(functional.gather(array(x), index))
         return y.masked_fill_(torch.from_numpy(index < 0)[:, None], other) if other else y
 
     @staticmethod

@@ -1,8 +1,7 @@
 """Which tensors the kernels take, when they take them, and how their memory is shared."""
 
-import ctypes
-import sys
 from collections.abc import Iterable, Sequence
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,11 @@ def eager() -> bool:
     )
 
 
+def ordinary(value: Any) -> bool:
+    """Whether a value is an ordinary tensor in this machine's memory, of a dtype that the kernels take."""
+    return type(value) in _PLAIN and value.dtype in DTYPES and value.is_cpu and value.layout is torch.strided
+
+
 def fit(tensors: Sequence[Any], shapes: Sequence[Sequence[int]], dtype: torch.dtype) -> bool:
     """Whether all are ordinary tensors in this machine's memory, of these shapes and this dtype."""
     if len(tensors) != len(shapes):
@@ -49,7 +53,7 @@ def fit(tensors: Sequence[Any], shapes: Sequence[Sequence[int]], dtype: torch.dt
 
 class Shapes(tuple):
     """Shapes that are looked for at every call. Tensors are compared with the last ones that fitted by the guards of
-    torch's compiled code, which look at all tensors in one step: type, dtype, device, layout and shape.
+    torch's compiled code, which look at all of them in one step: type, dtype, device, layout, shape and strides.
     """
 
     def __new__(cls, shapes: Iterable[tuple[int, ...]]) -> "Shapes":
@@ -62,7 +66,7 @@ class Shapes(tuple):
         if (guard := self._guards.get(dtype)) is not None and len(tensors) == len(self) and guard.check(*tensors):
             return True
         found = fit(tensors, self, dtype)
-        if found and all(t.is_contiguous() for t in tensors):
+        if found and len({*map(id, tensors)}) == len(self):  # tied ones are nothing for a guard
             sizes, strides = [[*t.shape] for t in tensors], [[*t.stride()] for t in tensors]
             self._guards[dtype] = TensorGuards(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
         return found
@@ -73,40 +77,25 @@ def check_storage(tensor: Tensor) -> None:
 
     Raises RuntimeError: `tensor of shape (18, 6): expected a storage of 432 bytes, got 0`.
     """
-    last = sum([(n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)])
+    steps = tensor.stride()
+    last = sum(map(mul, tensor.shape, steps)) - sum(steps)
     needed = (tensor.storage_offset() + last + 1) * tensor.itemsize if tensor.numel() else 0
-    checks.storage(f"tensor of shape {tuple(tensor.shape)}", tensor.untyped_storage().nbytes(), needed)
+    if (size := tensor.untyped_storage().nbytes()) < needed:
+        checks.storage(f"tensor of shape {tuple(tensor.shape)}", size, needed)
 
 
-class Memory(ctypes.Array):
-    """Memory from an address on, and the storage that holds it."""
+def array(tensor: Tensor) -> np.ndarray:
+    """A fitting tensor's numbers, C-contiguous: its own memory where that is, which torch then neither moves nor frees.
 
-    _type_, _length_ = ctypes.c_char, sys.maxsize
-    __slots__ = ("storage",)
-
-
-def array(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The numbers of a tensor that has this shape and dtype, C-contiguous: its own memory where that is.
-
-    Unlike `Tensor.numpy` it leaves a storage that can be resized one. Raises what `check_storage` does.
+    A storage can't be resized after this; what tries is told so by torch. Raises what `check_storage` does.
     """
     if not tensor.is_contiguous():
         check_storage(tensor)
-        tensor = tensor.contiguous()
-    address, storage = tensor.data_ptr(), tensor.untyped_storage()
-    memory = Memory.from_address(address)
-    memory.storage = storage
-    found = np.ndarray(shape, dtype, memory)
-    if storage.nbytes() != found.nbytes or storage.data_ptr() != address:  # a part of it, or more than is there
+        return tensor.contiguous().numpy(force=True)
+    found = tensor.numpy(force=True)
+    if tensor.untyped_storage().nbytes() != found.nbytes or tensor.storage_offset():  # a part of it, or more than it
         check_storage(tensor)
-        return array(tensor.clone(), shape, dtype) if tensor.is_neg() or not address else found
     return found
-
-
-def places(arrays: Iterable[np.ndarray]) -> list[tuple[int, int]]:
-    """Where the storages behind arrays lie, and their sizes: others, once one has been resized."""
-    storages = [a.base.storage for a in arrays]
-    return [(storage.data_ptr(), storage.nbytes()) for storage in storages]
 
 
 def batched(cotangents: Iterable[Tensor]) -> bool:
