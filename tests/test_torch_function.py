@@ -34,7 +34,7 @@ def test_gradcheck(kind):
 
 def needed(monkeypatch, backward):
     """Which gradients kernels were asked for: dx, and of the weights."""
-    seen, run = [], function.functional.recurrent_layer
+    seen, run = [], function.functional.run_layer
 
     def watched(*arguments):
         y, final, pullback, kept = run(*arguments)
@@ -45,7 +45,7 @@ def needed(monkeypatch, backward):
 
         return y, final, watch, kept
 
-    monkeypatch.setattr(function.functional, "recurrent_layer", watched)
+    monkeypatch.setattr(function.functional, "run_layer", watched)
     backward()
     return seen
 
@@ -91,13 +91,14 @@ def test_awkward_layouts():
 
 
 def test_nothing_is_copied(monkeypatch):
-    seen, run = [], function.functional.recurrent_layer
+    seen, run = [], function.functional.run_layer
 
-    def watched(cell, x, initial, weights, *others):
-        seen.extend([x, initial[0][0], *weights[0][:4]])
-        return run(cell, x, initial, weights, *others)
+    def watched(weights, x, initial, *others):
+        own = weights[0]
+        seen.extend([x, initial[0][0], own.W_ih, own.W_hh, own.b_ih, own.b_hh])
+        return run(weights, x, initial, *others)
 
-    monkeypatch.setattr(function.functional, "recurrent_layer", watched)
+    monkeypatch.setattr(function.functional, "run_layer", watched)
     ours, _ = twins("gru", torch.float32)
     x, h = torch.randn(4, 3, I), torch.randn(1, 3, H)
     ours(x, h)[0].sum().backward()
@@ -116,14 +117,14 @@ def test_a_graph_is_used_twice_only_if_kept():
 
 
 def test_what_was_kept_goes_with_the_graph(monkeypatch):
-    made, run = [], function.functional.recurrent_layer
+    made, run = [], function.functional.run_layer
 
     def watched(*arguments):
         y, final, pullback, kept = run(*arguments)
         made.append(weakref.ref(pullback))
         return y, final, pullback, kept
 
-    monkeypatch.setattr(function.functional, "recurrent_layer", watched)
+    monkeypatch.setattr(function.functional, "run_layer", watched)
     ours, _ = twins("gru")
     y, _ = ours(torch.randn(4, 3, I, dtype=torch.float64))
     assert made[0]() is not None

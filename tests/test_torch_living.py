@@ -74,7 +74,7 @@ def test_torch_after_the_first_kernel_finds_its_own_number_of_threads(output, co
 
 def test_no_more_threads_than_either_allows(monkeypatch):
     """In the forward and in the backward pass."""
-    counts, run = [], function.functional.recurrent_layer
+    counts, run = [], function.functional.run_layer
 
     def watched(*arguments):
         counts.append(threads.get_num_threads())
@@ -86,7 +86,7 @@ def test_no_more_threads_than_either_allows(monkeypatch):
 
         return y, final, watch, kept
 
-    monkeypatch.setattr(function.functional, "recurrent_layer", watched)
+    monkeypatch.setattr(function.functional, "run_layer", watched)
     monkeypatch.setattr(threads, "_threads", 4)
     from fastrnn.torch import GRU
 

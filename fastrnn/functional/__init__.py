@@ -7,13 +7,13 @@ inputs and output as they are when it is called: call it before they change.
 For everybody: kernels read and write where the sizes say, so every array is compared with all that imply its shape,
 dtype and layout, at the call and at the pullback, before anything is allocated. What is read may be of any layout; what
 is written is C-contiguous. Indices are looked at one by one, and copied where a pullback goes by them again. Only
-`stepper`, for layers' streams, gives a step that looks at nothing.
+`run_layer` and the step that `stepper` gives look at nothing: they are for callers that have.
 """
 
 from fastrnn.functional.attention import attention, attention_weights
 from fastrnn.functional.losses import cross_entropy, linear_cross_entropy
 from fastrnn.functional.products import linear, product
-from fastrnn.functional.recurrence import Bound, Weights, bound, recurrent, recurrent_layer, stepper
+from fastrnn.functional.recurrence import Bound, Weights, bound, recurrent, recurrent_layer, run_layer, stepper
 from fastrnn.functional.recursive import recursive
 from fastrnn.functional.rows import embedding, gather
 from fastrnn.functional.time_delay import time_delay
@@ -33,6 +33,7 @@ __all__ = [
     "recurrent",
     "recurrent_layer",
     "recursive",
+    "run_layer",
     "stepper",
     "time_delay",
 ]

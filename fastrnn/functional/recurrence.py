@@ -74,6 +74,10 @@ class _Layer(NamedTuple):
     two_stages: bool
     shapes: tuple[tuple[int, ...] | None, ...]  # in the order of Weights; None for what there is not
 
+    def states(self, B: int) -> tuple[tuple[int, int], ...]:
+        """The shape of every state of B sequences."""
+        return ((B, self.P), *[(B, self.H)] * (self.S - 1))
+
 
 @lru_cache(maxsize=512)
 def _layer(cell, W_ih, W_hh, b_ih, b_hh, W_hr, peephole):
@@ -187,19 +191,58 @@ def recurrent(
     checks.instance("steps", steps, Steps)
     _, W = checks.sizes("buffer", buffer, "(N+2*B, W)", 0, 0)
     checks.targets(("buffer",), (buffer,), own.dtype, ((steps.N + 2 * steps.B, W),))
-    return _recurrent(own, x, initial, steps, buffer, checks.integer("column", column, 0, W - own.layer.P), keep, table)
+    column = checks.integer("column", column, 0, W - own.layer.P)
+    x, initial, table = _compared(own, x, initial, steps, table)
+    final, pull, activations = _run(own, x, initial, steps, buffer, column, keep, table)
+
+    def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None, need_dx=True):
+        dy, d_final = _compared_back(own, steps, W, table, keep, dy, d_final, grads, d_table, d_hs)
+        return pull(dy, d_final, grads, d_table, limit, d_hs, need_dx)
+
+    return final, pullback, _kept(activations, keep)
 
 
-def _recurrent(weights, x, initial, steps, buffer, column, keep, table):
+def _compared(weights, x, initial, steps, table):
+    """What a call reads, as it fits the weights."""
+    layer, dtype = weights.layer, weights.dtype
+    if len(initial) != layer.S:
+        checks.together("initial", initial, layer.S, "the states")
+    initial = checks.arrays(layer.traits.states, initial, dtype, layer.states(steps.B))
+    x, table = _inputs(x, table, dtype, steps.N, layer.I)
+    return x, initial, table
+
+
+def _compared_back(weights, steps, W, table, keep, dy, d_final, grads, d_table, d_hs):
+    """What a pullback reads, as it fits the call, and what it writes is looked at."""
+    layer, dtype, N = weights.layer, weights.dtype, steps.N
+    checks.only("keep", bool(keep), True)
+    if len(d_final) != layer.S:
+        checks.together("d_final", d_final, layer.S, "the states")
+    d_final = checks.arrays(_COTANGENT_NAMES[: layer.S], d_final, dtype, layer.states(steps.B))
+    dy = None if dy is None else checks.array("dy", dy, dtype, N, W)
+    checks.targets(_GRADIENT_NAMES, grads, dtype, layer.shapes)
+    if d_table is not None or d_hs is not None:
+        shapes = None if table is None else (len(table), layer.I), (N, layer.P)
+        checks.targets(("d_table", "d_hs"), (d_table, d_hs), dtype, shapes)
+    return dy, d_final
+
+
+def _kept(activations, keep):
+    """The activations of a call that kept them."""
+
+    def found():
+        checks.only("keep", bool(keep), True)
+        return activations()
+
+    return found
+
+
+def _run(weights, x, initial, steps, buffer, column, keep, table):
+    """`recurrent` of arrays that are known to fit."""
     layer, dtype, tag, W_ih, W_hh, message, b_ih, b_hh = weights
     shape, _, G, S, A, F, C, I, H, P, two_stages, shapes = layer
     first, count, previous, order = steps.followed
-    B, N, W, lanes, keep = steps.B, steps.N, buffer.shape[1], lanes_of(dtype.itemsize), bool(keep)
-    states = ((B, P),) if S == 1 else ((B, P), (B, H))
-    if len(initial) != S:
-        checks.together("initial", initial, S, "the states")
-    initial = checks.arrays(shape.states, initial, dtype, states)
-    x, table = _inputs(x, table, dtype, N, I)
+    B, N, lanes, keep = steps.B, steps.N, lanes_of(dtype.itemsize), bool(keep)
     one_hot, none = x.ndim == 1, _NOTHING[dtype]
     own, column_of_own = buffer, column
     if order is not None:
@@ -231,14 +274,6 @@ def _recurrent(weights, x, initial, steps, buffer, column, keep, table):
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None, need_dx=True):
         need_dx = need_dx and not one_hot
-        checks.only("keep", keep, True)
-        if len(d_final) != S:
-            checks.together("d_final", d_final, S, "the states")
-        d_final = checks.arrays(_COTANGENT_NAMES[:S], d_final, dtype, states)
-        dy = None if dy is None else checks.array("dy", dy, dtype, N, W)
-        checks.targets(_GRADIENT_NAMES, grads, dtype, shapes)
-        if d_table is not None or d_hs is not None:
-            checks.targets(("d_table", "d_hs"), (d_table, d_hs), dtype, ((V, I) if V else None, (N, P)))
         d_start, dx = empty(start.size, dtype), empty((N, I), dtype) if need_dx else none
         zero = zeros(max(I, H), dtype)
         if dy is None:
@@ -272,7 +307,6 @@ def _recurrent(weights, x, initial, steps, buffer, column, keep, table):
         return dx if need_dx else None, _states(d_start, S, B, P, H)
 
     def activations():
-        checks.only("keep", keep, True)
         vectors = kept.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
         found = {name: v for name, v in zip(shape.saved, vectors, strict=True) if name in shape.gates}
         found |= dict(zip(shape.states[1:], history.reshape(N, S - 1, full).transpose(1, 0, 2), strict=True))
@@ -307,14 +341,43 @@ def recurrent_layer(
     for w, each in zip(own[1:], steps[1:], strict=True):
         checks.only("steps", (each.N, each.B), (N, B))
         checks.only("weights", (w.layer.shapes, w.dtype), (own[0].layer.shapes, dtype))
-    buffer = empty((N + 2 * B, D * P), dtype)
-    runs = [_recurrent(own[d], x, initial[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
-    final, pullbacks, activations = [run[0] for run in runs], [run[1] for run in runs], [run[2] for run in runs]
+    compared = [_compared(own[d], x, initial[d], steps[d], table) for d in range(D)]
+    (x, _, table), initial = compared[0], [each[1] for each in compared]
+    y, final, pull, activations = run_layer(own, x, initial, steps, keep, table)
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=(None, None), need_dx=True):
         if not len(d_final) == len(grads) == D:
             checks.together("d_final", d_final, D, "the steps")
             checks.together("grads", grads, D, "the steps")
+        ends = []
+        for d in range(D):
+            dy, end = _compared_back(own[d], steps[d], D * P, table, keep, dy, d_final[d], grads[d], d_table, d_hs[d])
+            ends.append(end)
+        return pull(dy, ends, grads, d_table, limit, d_hs, need_dx)
+
+    return y, final, pullback, _kept(activations, keep)
+
+
+def run_layer(
+    weights: Sequence[Bound],
+    x: np.ndarray,
+    initial: Sequence[Sequence[np.ndarray]],
+    steps: Sequence[Steps],
+    keep: bool = True,
+    table: np.ndarray | None = None,
+) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]], Callable[..., tuple[np.ndarray | None, list]], Callable[[], list]]:
+    """`recurrent_layer` for callers that have compared all arrays themselves, at the call and at the pullback.
+
+    Tokens, which few callers have looked at, are compared here and copied.
+    """
+    D, P, B, N, dtype = len(steps), weights[0].layer.P, steps[0].B, steps[0].N, weights[0].dtype
+    if x.ndim == 1:
+        x, table = _inputs(x, table, dtype, N, weights[0].layer.I)
+    buffer = empty((N + 2 * B, D * P), dtype)
+    runs = [_run(weights[d], x, initial[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
+    final, pullbacks, activations = [run[0] for run in runs], [run[1] for run in runs], [run[2] for run in runs]
+
+    def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=(None, None), need_dx=True):
         pulled = [p(dy, d_final[d], grads[d], d_table, limit, d_hs[d], need_dx) for d, p in enumerate(pullbacks)]
         dx = pulled[0][0]
         for other, _ in pulled[1:]:

@@ -125,8 +125,8 @@ class Stack(Layer):
             if k and training:
                 y, undrop = self._dropout.vjp(y)
                 undrops.append(undrop)
-            y, ends, *run = functional.recurrent_layer(
-                self._cell, y, [tuple([s[i] for s in initial]) for i in places], own[k * D : k * D + D], steps, keep,
+            y, ends, *run = functional.run_layer(
+                own[k * D : k * D + D], y, [tuple([s[i] for s in initial]) for i in places], steps, keep,
                 None if k else table,
             )  # fmt: skip
             final += ends

@@ -13,7 +13,7 @@ from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.gru import GRU
 from fastrnn.kernels.cells.lstm import LSTM
 from fastrnn.ragged import Steps
-from fastrnn.torch.tensors import DTYPES, array, batched, fit, ordinary
+from fastrnn.torch.tensors import DTYPES, array, batched, fit
 
 _EMPTY = torch.empty(0)
 _CELLS = {"tanh": ElmanTanh, "relu": ElmanRelu, "gru": GRU, "lstm": LSTM}
@@ -59,14 +59,15 @@ def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
 
 def _forward(layer, x, states, weights, keep):
     """The outputs as tensors, and the pullback of arrays."""
-    own, x = layer.by_direction([array(w) for w in weights]), array(x)
+    cell, x = _CELLS[layer.kind], array(x)
+    own = [functional.bound(cell, w) for w in layer.by_direction([array(w) for w in weights])]
     rows = x.reshape(-1, x.shape[-1])
     if states:
         initial = [*zip(*map(array, states), strict=True)]
     else:
         initial = [tuple([np.zeros(shape, rows.dtype) for shape in layer.states()])] * len(own)
     with threads.at_most(torch.get_num_threads()):
-        y, final, pullback, _ = functional.recurrent_layer(_CELLS[layer.kind], rows, initial, own, layer.steps, keep)
+        y, final, pullback, _ = functional.run_layer(own, rows, initial, layer.steps, keep)
     ends = [_stacked(parts) for parts in zip(*final, strict=True)]
     return (torch.from_numpy(y.reshape(*x.shape[:-1], y.shape[1])), *ends), pullback
 
@@ -86,14 +87,17 @@ class RecurrentLayer(torch.autograd.Function):
     def backward(ctx, *cotangents):
         layer, (x, *tensors, kept), ends = ctx.layer, ctx.saved_tensors, ctx.layer.states()
         states, weights, D = tensors[: ctx.S], tensors[ctx.S :], len(layer.steps)
-        given = [d for d in cotangents if d is not None]
+        end_shapes = [(D, *shape) for shape in ends]
+        of = (*ctx.shape[:-1], D * ends[0][1]), *end_shapes
+        given = [(d, shape) for d, shape in zip(cotangents, of, strict=True) if d is not None]
         if not given:
             return (None,) * (3 + len(tensors))
-        by_kernels = not (torch.is_grad_enabled() or batched(given)) and all(map(ordinary, given))
+        found, of = zip(*given, strict=True)
+        by_kernels = not (torch.is_grad_enabled() or batched(found)) and fit(found, of, ctx.dtype)
         if by_kernels and hasattr(kept, "pullback") and kept.y._version == 0:
             pullback = kept.pullback
         else:  # of a derivative, or a hook has packed the saved tensors, or y was written to
-            shapes = ctx.shape, *[(D, *shape) for shape in ends[: ctx.S]], *layer.shapes
+            shapes = ctx.shape, *end_shapes[: ctx.S], *layer.shapes
             if not fit((x, *tensors), shapes, ctx.dtype):
                 checks.saved_tensors([t.shape for t in (x, *tensors)], shapes)
             if not by_kernels:
