@@ -1,5 +1,7 @@
 """The autograd function behind fastrnn.torch: derivatives of first and second order, and what torch asks of a graph."""
 
+import copy
+import gc
 import weakref
 
 import numpy as np
@@ -104,6 +106,49 @@ def test_nothing_is_copied(monkeypatch):
     ours(x, h)[0].sum().backward()
     given = [x, h, *ours.parameters()]
     assert [a.ctypes.data for a in seen] == [t.data_ptr() for t in given]
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_weights_that_take_each_others_place(kind):
+    """Weights found where the last ones lay are the last ones; any others are looked at, and so is what is in them."""
+    ours, theirs = twins(kind, num_layers=2)
+    x = torch.randn(4, 3, I, dtype=torch.float64)
+    names = [name for name, _ in ours.named_parameters()]
+    for step in range(60):
+        name = names[step % len(names)]
+        old = getattr(ours, name).detach()
+        new = [old.clone() * 1.1, old * 0.9, torch._neg_view(old.clone()), old.T.contiguous().T][step % 4]
+        for module in (ours, theirs):
+            if step % 3 == 0:
+                setattr(module, name, nn.Parameter(new.clone() if step % 4 < 2 else new))
+            elif step % 3 == 1:
+                getattr(module, name).data = new.clone()
+            else:
+                with torch.no_grad():
+                    getattr(module, name).copy_(new)
+        del old, new
+        with torch.no_grad():
+            assert_same(leaves(ours(x)), leaves(theirs(x)), 1e-12)
+    for module in (ours, theirs):
+        module.float()
+    assert_same(leaves(ours(x.float())), leaves(theirs(x.float())), 1e-5)
+    halves = torch.randn(3 if kind == "gru" else 4, H, H, dtype=torch.float64).view(-1, H)
+    for module in (ours, theirs):
+        module.double()
+        module.weight_hh_l0.data = halves
+    assert_same(leaves(ours(x)), leaves(theirs(x)), 1e-12)
+
+
+def test_weights_are_held_no_longer_than_their_module():
+    ours, _ = twins("gru")
+    x = torch.randn(4, 3, I, dtype=torch.float64)
+    ours(x)
+    assert not any(isinstance(value, function._last.__class__) for value in vars(ours).values())
+    assert set(vars(copy.deepcopy(ours))) == set(vars(nn.GRU(I, H)))
+    before = len(function._last)
+    del ours
+    gc.collect()
+    assert len(function._last) == before - 1
 
 
 def test_a_graph_is_used_twice_only_if_kept():

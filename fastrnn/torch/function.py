@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -52,6 +53,32 @@ class Layer(NamedTuple):
         return [(B, P), (B, GH // 4)] if self.kind == "lstm" else [(B, P)]
 
 
+_last: WeakKeyDictionary[nn.Module, dict[int, tuple[list[Any], list[functional.Bound]]]] = WeakKeyDictionary()
+
+
+def _bound(layer, weights):
+    """The weights of each direction as kernels take them: a layer's last ones where they lie where these do.
+
+    Those hold their memory, so that nothing else can lie there, and torch doesn't resize what NumPy has seen.
+    """
+    module, places = layer.module, [layer.kind, layer.shapes, weights[0].dtype, *map(_place, weights)]
+    known = _last.get(module)
+    if known is None:
+        known = _last[module] = {}
+    elif (last := known.get(layer.index)) is not None and last[0] == places:
+        return last[1]
+    arrays = [array(w) for w in weights]
+    own = [functional.bound(_CELLS[layer.kind], each) for each in layer.by_direction(arrays)]
+    if None not in places:
+        known[layer.index] = places, own
+    return own
+
+
+def _place(tensor):
+    """Where the numbers of a tensor lie one after another as they are; None where they don't."""
+    return tensor.data_ptr() if tensor.is_contiguous() and not tensor.is_neg() else None
+
+
 def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
     """One state of every direction."""
     return torch.from_numpy(parts[0][None] if len(parts) == 1 else np.stack(parts))
@@ -59,8 +86,7 @@ def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
 
 def _forward(layer, x, states, weights, keep):
     """The outputs as tensors, and the pullback of arrays."""
-    cell, x = _CELLS[layer.kind], array(x)
-    own = [functional.bound(cell, w) for w in layer.by_direction([array(w) for w in weights])]
+    own, x = _bound(layer, weights), array(x)
     rows = x.reshape(-1, x.shape[-1])
     if states:
         initial = [*zip(*map(array, states), strict=True)]
