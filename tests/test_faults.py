@@ -332,7 +332,7 @@ FAULTS = {
     ),
     "torch: a projection of another cell": Fault(
         "torch/modules.py", 'not 0 <= proj_size < (hidden_size if kind == "lstm" else 1)', "False",
-        "test_torch_misfits.py::test_edited_attributes",
+        "test_torch_misfits.py::test_projections_that_torch_does_not_have",
     ),
     "torch: flat weights that are not read": Fault(
         "torch/modules.py", "        module._update_flat_weights()\n        return module._flat_weights",
