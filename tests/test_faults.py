@@ -352,7 +352,7 @@ FAULTS = {
         "test_torch_misfits.py::test_storages_that_are_freed_or_cut",
     ),
     "torch: a view beyond the end of its storage": Fault(
-        "torch/tensors.py", " or tensor.storage_offset()", "",
+        "torch/tensors.py", "tensor.storage_offset() * found.itemsize + found.nbytes >", "found.nbytes >",
         "test_torch_misfits.py::test_inputs_that_are_freed_or_cut",
     ),
     "torch: an input with gaps that ends too early": Fault(
