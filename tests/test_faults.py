@@ -381,7 +381,7 @@ FAULTS = {
     ),
     "torch: a projection of another cell": Fault(
         "torch/modules.py", 'not 0 <= proj_size < (hidden_size if kind == "lstm" else 1)', "False",
-        "test_torch_misfits.py::test_edited_attributes",
+        "test_torch_misfits.py::test_projections_that_torch_does_not_have",
     ),
     "torch: flat weights that are not read": Fault(
         "torch/modules.py", "        module._update_flat_weights()\n        return module._flat_weights",
@@ -401,7 +401,7 @@ FAULTS = {
         "test_torch_misfits.py::test_storages_that_are_freed_or_cut",
     ),
     "torch: a view beyond the end of its storage": Fault(
-        "torch/tensors.py", " or tensor.storage_offset()", "",
+        "torch/tensors.py", "tensor.storage_offset() * found.itemsize + found.nbytes >", "found.nbytes >",
         "test_torch_misfits.py::test_inputs_that_are_freed_or_cut",
     ),
     "torch: an input with gaps that ends too early": Fault(

@@ -119,6 +119,22 @@ def test_wrong_projections(calls):
     assert not calls
 
 
+@pytest.mark.parametrize(("kind", "G", "P"), [("GRU", 3, 3), ("LSTM", 4, 6)])
+def test_projections_that_torch_does_not_have(calls, kind, G, P):
+    """With weights that would do for a kernel: of a GRU, and as wide as the hidden state."""
+    ours, theirs = pair(kind, 4, 6, dtype=torch.float64)
+    shapes = [(6 * G, 4), (6 * G, P), (6 * G,), (6 * G,), (P, 6)]
+    for module in (ours, theirs):
+        module.proj_size = P
+        module._flat_weights_names = [*module._flat_weights_names, "weight_hr_l0"]
+        module._flat_weight_refs = [None] * 5
+        module._flat_weights = [torch.ones(shape, dtype=torch.float64) for shape in shapes]
+    x, h = torch.randn(5, 3, 4, dtype=torch.float64), torch.randn(1, 3, P, dtype=torch.float64)
+    for hx in (None, (h, h) if kind == "LSTM" else h):
+        assert same_error(lambda m, hx=hx: m(x, hx), ours, theirs) is not None
+    assert not calls
+
+
 ATTRIBUTES = [
     ("input_size", 5), ("input_size", 4.0), ("input_size", [4]), ("hidden_size", 5), ("hidden_size", 6.0),
     ("hidden_size", None), ("hidden_size", 12), ("num_layers", 2), ("num_layers", 0), ("num_layers", True),

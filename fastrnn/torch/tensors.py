@@ -93,7 +93,7 @@ def array(tensor: Tensor) -> np.ndarray:
         check_storage(tensor)
         return tensor.contiguous().numpy(force=True)
     found = tensor.numpy(force=True)
-    if tensor.untyped_storage().nbytes() != found.nbytes or tensor.storage_offset():  # a part of it, or more than it
+    if tensor.storage_offset() * found.itemsize + found.nbytes > tensor.untyped_storage().nbytes():
         check_storage(tensor)
     return found
 
