@@ -12,6 +12,7 @@ than a minimax fit, and every constant can be seen to be right. Reference twin: 
 """
 
 import math
+from fractions import Fraction
 
 import numpy as np
 from numba import types
@@ -37,7 +38,7 @@ class _Format:
         self.shifter_bits = int(float_type(self.shifter).view(int_type))
         # ln 2 = high + low; high is short, so that its product with an exponent is exact with and without FMA
         self.ln2_high = math.floor(math.log(2) * 2**ln2_bits) / 2**ln2_bits
-        self.ln2_low = float(np.longdouble("0.693147180559945309417232121458") - np.longdouble(self.ln2_high))
+        self.ln2_low = float(Fraction("0.693147180559945309417232121458") - Fraction(self.ln2_high))
         # e^x is 0 below `least` and inf above `most`; both leave room in the exponent
         self.least, self.most = math.log(2) * (info.minexp - mantissa - 2), math.log(2) * (info.maxexp + 1)
         self.smallest_normal, self.subnormal_scale = float(info.smallest_normal), 2.0 ** (mantissa + 2)
