@@ -5,7 +5,7 @@ magnitude (tools/ulp.py measures them):
 
                  exp     log     tanh    sigmoid
     float32     0.78    0.83    1.55    1.53
-    float64     0.81    0.82    1.52    1.51
+    float64     0.78    0.82    1.52    1.51
 
 NaN gives NaN; +-inf, +-0 and subnormals are right; tanh is odd to the bit. The series are Taylor's: one term more
 than a minimax fit, and every constant can be seen to be right. Reference twin: fastrnn.reference.vmath.
