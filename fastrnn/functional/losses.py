@@ -1,6 +1,7 @@
 """Cross-entropy, alone and behind a linear layer."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from fastrnn.memory import scratch, zeros
 # products busy, and a vocabulary of any size never fills memory.
 _LOGITS_BYTES = 1 << 25
 _LEAST_ROWS = 16
+
+# Its sums take longer in Python than the arithmetic of a small call in a kernel.
+_linear_cross_entropy_work = lru_cache(kernels.linear_cross_entropy_work)
 
 
 def _softmax_cross_entropy(logits, targets, scale, d_logits):
@@ -76,7 +80,7 @@ def linear_cross_entropy(
     checks.targets(names, checks.parts("gradients", gradients, names), dtype, ((V, H), (V,)))
     rows = max(1, min(N, max(_LEAST_ROWS, _LOGITS_BYTES // (V * x.itemsize))))
     parts = threads.for_work(2 * rows * V * H * x.itemsize / 4)
-    work = scratch(kernels.linear_cross_entropy_work(rows, V, H, lanes_of(x.itemsize), parts), dtype)
+    work = scratch(_linear_cross_entropy_work(rows, V, H, lanes_of(x.itemsize), parts), dtype)
     none = np.empty(0, dtype)
     dx, d_weight, d_bias = none, none, none
     if gradients is not None:

@@ -1,6 +1,7 @@
 """Products of dense arrays."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from fastrnn.kernels import matmul
 from fastrnn.kernels.target import lanes_of
 from fastrnn.memory import aligned_empty as empty
 from fastrnn.memory import scratch, zeros
+
+_product_work = lru_cache(matmul.product_work)  # whose sums take longer in Python than a small product
 
 
 def product(
@@ -38,7 +41,7 @@ def _product(a, b, c, c0=None, a_transposed=False, b_transposed=False):
     a_row, a_k = (1, a.shape[1]) if a_transposed else (a.shape[1], 1)
     b_k, b_n = (1, b.shape[1]) if b_transposed else (b.shape[1], 1)
     parts = threads.for_work(2 * M * N * K * c.itemsize / 4)
-    work = scratch(matmul.product_work(M, N, K, lanes_of(c.itemsize), parts), dtype)
+    work = scratch(_product_work(M, N, K, lanes_of(c.itemsize), parts), dtype)
     c0 = zeros(N, dtype) if c0 is None else c0
     matmul.product(
         parts, a.reshape(-1), a_row, a_k, b.reshape(-1), b_k, b_n, c0, 0, c.reshape(-1), N, M, N, K, work, parts
