@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from programs import LOSS, ROWS, copy_of_fastrnn, output
 
-from fastrnn.kernels import cache, embedding
+from fastrnn.kernels import cache, embedding, jit
 
 ANSWER = "[[4, 5], [0, 1]]"  # of ROWS
 
@@ -122,11 +122,10 @@ def test_any_damage_is_found(tmp_path, monkeypatch):
     folder = tmp_path / "kernels"
     folder.mkdir(mode=0o755)
     monkeypatch.setattr(cache, "folder", lambda: cache.Folder(folder, ""))
-    embedding.gather(1, np.ones(4, "f"), 2, np.array([0]), 2, np.empty(2, "f"), 2, 1)
-    dispatcher = embedding.gather.compiled
-    signature = next(iter(dispatcher.overloads))
-    own = cache.DiskCache(dispatcher.py_func)
-    own.save_overload(signature, dispatcher.overloads[signature])
+    gather = jit.Kernel(embedding.gather.compiled.py_func)
+    gather(1, np.ones(4, "f"), 2, np.array([0]), 2, np.empty(2, "f"), 2, 1)
+    dispatcher = gather.compiled
+    (signature,), own = dispatcher.overloads, dispatcher._cache
     path, _ = own._place(signature, dispatcher.targetctx.codegen())
     whole, draw = path.read_bytes(), random.Random(0)
     unpickled = []

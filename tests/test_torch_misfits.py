@@ -292,7 +292,7 @@ def test_tied_weights_and_states_that_are_one():
 
 
 def test_weights_that_fitted_once_are_looked_at_again(calls):
-    """The guards that know the last ones see every change."""
+    """Whatever takes the place of weights that fitted is compared as they were."""
     ours, theirs = pair("GRU", 4, 6, bias=False)
     x, w = torch.randn(5, 3, 4), ours.weight_hh_l0.detach().clone()
     changes = [

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn import ragged
 from fastrnn.torch.function import Layer
 from fastrnn.torch.packed import packed_like, steps_of
-from fastrnn.torch.tensors import Shapes, check_storage, eager, fit, ordinary
+from fastrnn.torch.tensors import check_storage, eager, fit, ordinary
 
 
 def _given(hx: Any, count: int) -> Sequence[Any] | None:
@@ -65,10 +65,10 @@ def _shapes(
     D, GH, P = 2 if bidirectional else 1, G * hidden_size, proj_size or hidden_size
     others = [(GH, P), *[(GH,)] * (2 * bias), *[(P, hidden_size)] * (proj_size > 0)]
     first, later = [(GH, input_size), *others] * D, [(GH, D * P), *others] * D
-    return Shapes(first + later * min(num_layers - 1, count))
+    return tuple(first + later * min(num_layers - 1, count))
 
 
-def _shapes_of(*attributes: Any) -> Shapes | None:
+def _shapes_of(*attributes: Any) -> tuple[tuple[int, ...], ...] | None:
     """`_shapes`, and None for what has no hash either."""
     try:
         return _shapes(*attributes)
@@ -107,18 +107,9 @@ class _Recurrent(_Fast):
             input.data if packed else input, self.bidirectional, self.num_layers, self.proj_size, self.hidden_size
         )  # fmt: skip
         shapes = _shapes_of(
-            kind,
-            len(self._flat_weights_names),
-            self.input_size,
-            H,
-            self.bias,
-            P,
-            L,
-            bidirectional,
-            self.dropout,
-            self.batch_first,
-            self.training,
-        )
+            kind, len(self._flat_weights_names), self.input_size, H, self.bias, P, L, bidirectional, self.dropout,
+            self.batch_first, self.training,
+        )  # fmt: skip
         if shapes is None or not ordinary(x):
             return None
         widths = (P or H, H) if kind == "lstm" else (H,)
@@ -142,7 +133,7 @@ class _Recurrent(_Fast):
             if not fit(states, of, x.dtype) or not (order is None or fit((order,), [(B,)], torch.int64)):
                 return None
         weights = _weights(self)
-        if not shapes.fit(weights, x.dtype):
+        if not fit(weights, shapes, x.dtype):
             return self._without_onednn(input, hx) if _short(weights, shapes) else None
         if order is not None and states:
             for state in states:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._C._dynamo.guards import TensorGuards
 
 from fastrnn import checks
 
@@ -49,27 +48,6 @@ def fit(tensors: Sequence[Any], shapes: Sequence[Sequence[int]], dtype: torch.dt
         ):
             return False
     return True
-
-
-class Shapes(tuple):
-    """Shapes that are looked for at every call. Tensors are compared with the last ones that fitted by the guards of
-    torch's compiled code, which look at all of them in one step: type, dtype, device, layout, shape and strides.
-    """
-
-    def __new__(cls, shapes: Iterable[tuple[int, ...]]) -> "Shapes":
-        self = super().__new__(cls, shapes)
-        self._guards = {}
-        return self
-
-    def fit(self, tensors: Sequence[Any], dtype: torch.dtype) -> bool:
-        """As the function."""
-        if (guard := self._guards.get(dtype)) is not None and len(tensors) == len(self) and guard.check(*tensors):
-            return True
-        found = fit(tensors, self, dtype)
-        if found and len({*map(id, tensors)}) == len(self):  # tied ones are nothing for a guard
-            sizes, strides = [[*t.shape] for t in tensors], [[*t.stride()] for t in tensors]
-            self._guards[dtype] = TensorGuards(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
-        return found
 
 
 def check_storage(tensor: Tensor) -> None:
