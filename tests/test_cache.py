@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import numba
 import numpy as np
@@ -267,6 +268,14 @@ def test_another_cpu_has_kernels_of_its_own(kept, run_python):
     assert compiled(result)
     assert not compiled(run_python(ROWS, NUMBA_CACHE_DIR=str(folder)))
     assert all(path.exists() for path in files)
+
+
+def test_functions_of_one_name_have_files_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "folder", lambda: cache.Folder(tmp_path, ""))
+    codegen, array = embedding.gather.compiled.targetctx.codegen(), numba.typeof(np.ones(2, "f"))
+    functions = [types.FunctionType((lambda x: None).__code__, {"__name__": name}) for name in ("a", "b", "a")]
+    first, second, third = [cache.DiskCache(function)._place((array,), codegen) for function in functions]
+    assert first == third != second
 
 
 def test_types_that_the_stamp_does_not_cover_are_not_kept(tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ class DiskCache:
     """The signatures of one function on disk, in the place of Numba's own cache."""
 
     def __init__(self, function: Callable[..., None]) -> None:
-        self._name = function.__qualname__
+        self._name, self._module = function.__qualname__, function.__module__
 
     def _place(self, signature: Any, codegen: Any) -> tuple[Path, bytes] | None:
         """The file of a signature and the hash of what it is of; None for what the stamp does not cover."""
@@ -135,7 +135,8 @@ class DiskCache:
         classes = [f"{each.__module__}.{each.__qualname__}" for kind in arguments for each in _classes(kind)]
         if folder().path is None or any(not name.startswith(f"{_PACKAGE}.") for name in classes):
             return None
-        key = hashlib.sha256(repr((STAMP, self._name, arguments, classes, codegen.magic_tuple())).encode())
+        of = STAMP, self._module, self._name, arguments, classes, codegen.magic_tuple()
+        key = hashlib.sha256(repr(of).encode())
         return folder().path / f"{self._name}-{key.hexdigest()[:24]}.kernel", key.digest()
 
     def load_overload(self, signature: Any, target: Any) -> CompileResult | None:
