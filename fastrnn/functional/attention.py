@@ -57,8 +57,7 @@ def attention(
 
     Returns the context (M, H), 0 where a sequence has no memory, and pullback(d_context) -> d_queries, d_memory.
     Raises ValueError: `memory: expected shape (9, 4), got (9, 5)`, `query_offsets: expected to start at 0, end at 10
-    and never fall, got [0, 3, 9]`, `memory_offsets: expected 3, one for each of
-    query_offsets, got 4`.
+    and never fall, got [0, 3, 9]`, `memory_offsets: expected 3, one for each of query_offsets, got 4`.
     Cost for m queries and n rows of a sequence: 4*m*n*H flop, twice that backward; m*n weights are kept.
     Source: Luong et al., EMNLP 2015, the score "dot". Reference twin: fastrnn.reference.attention.
     """
