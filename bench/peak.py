@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from fastrnn.kernels.jit import Kernel, device
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import pointer
+from fastrnn.kernels.pointers import pointer
 from fastrnn.kernels.target import TARGET, lanes_of
 from fastrnn.kernels.tile import tile, widest
 from fastrnn.parameters import Parameters

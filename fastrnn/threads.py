@@ -10,11 +10,7 @@ from numba import config
 
 from fastrnn import checks
 from fastrnn.kernels.jit import forked
-
-# Measured on two Zen 4 cores; only the ratios matter for a choice.
-_FLOPS = 1.1e11  # float32 a second and core with several rows a tile; float64 runs at half
-_L2_BYTES, _L2_RATE, _L3_RATE = 1 << 20, 1.1e11, 2.5e10  # bytes a second of weights, read once a step
-_REGION = 2e-6  # seconds to start and join a parallel region: 1.4 to 1.7 where threads still spin
+from fastrnn.kernels.target import TARGET
 
 _threads = config.NUMBA_NUM_THREADS
 _most: ContextVar[int] = ContextVar("most", default=1 << 30)
@@ -71,12 +67,12 @@ def get_num_threads() -> int:
 def for_work(flops: float) -> int:
     """Threads for a kernel of a few parallel regions: 1 unless sharing saves more than starting costs."""
     n = get_num_threads()
-    return n if flops / _FLOPS * (1 - 1 / n) > 4 * _REGION else 1
+    return n if flops / TARGET.flops * (1 - 1 / n) > 4 * TARGET.region else 1
 
 
 def for_bytes(count: float) -> int:
     """Threads for a kernel that only streams `count` bytes."""
-    return for_work(count * _FLOPS / _L3_RATE)
+    return for_work(count * TARGET.flops / TARGET.l3_rate)
 
 
 class Plan(NamedTuple):
@@ -100,13 +96,13 @@ def for_sequence(T: int, B: int, N: int, weights: int, itemsize: int) -> Plan:
 @lru_cache
 def _plan(T, B, rows, weights, itemsize, n):
     def step(rows, elements):
-        rate = _L2_RATE if elements * itemsize <= _L2_BYTES else _L3_RATE
-        return max(2 * rows * elements * itemsize / 4 / _FLOPS, elements * itemsize / rate)
+        rate = TARGET.l2_rate if elements * itemsize <= TARGET.l2_bytes else TARGET.l3_rate
+        return max(2 * rows * elements * itemsize / 4 / TARGET.flops, elements * itemsize / rate)
 
     costs = {(1, 1): T * step(rows, weights)}
     if n > 1 and B > 1:
         shards = min(n, B)
-        costs[shards, 1] = T * step(-(-rows // shards), weights) + _REGION
+        costs[shards, 1] = T * step(-(-rows // shards), weights) + TARGET.region
     if n > 1:
-        costs[1, n] = T * (step(rows, weights / n) + _REGION)
+        costs[1, n] = T * (step(rows, weights / n) + TARGET.region)
     return Plan(*min(costs, key=costs.get))

@@ -20,7 +20,7 @@ from fastrnn.kernels.cells import (
     with_message,
 )
 from fastrnn.kernels.jit import Kernel
-from fastrnn.kernels.simd import lanes, load, pointer, store, store_many
+from fastrnn.kernels.pointers import lanes, load, pointer, store, store_many
 from fastrnn.reference.cells import cell_backward as reference_backward
 from fastrnn.reference.cells import cell_forward as reference_forward
 

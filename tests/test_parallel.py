@@ -7,7 +7,7 @@ from cases import CASES, DTYPES
 from fastrnn import threads
 from fastrnn.kernels.jit import Kernel, device
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import element, pointer, set_element
+from fastrnn.kernels.pointers import element, pointer, set_element
 
 # No multiple of a vector, and of two or three.
 SIZES = {"T": 7, "B": 5, "I": 19, "H": 37, "V": 31, "N": 23, "O": 41, "D": 17, "n": 101, "k": 3, "steps": 4}

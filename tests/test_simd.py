@@ -9,12 +9,9 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from fastrnn.kernels.jit import Kernel
-from fastrnn.kernels.simd import (
+from fastrnn.kernels.pointers import (
     address,
-    bits,
     element,
-    fma,
-    horner,
     lanes,
     load,
     load_else,
@@ -24,16 +21,14 @@ from fastrnn.kernels.simd import (
     pointer,
     prefetch,
     prefetch_write,
-    select,
     set_element,
-    sqrt,
     store,
     store_first,
     store_many,
     store_many_first,
     transpose,
-    zeros,
 )
+from fastrnn.kernels.simd import bits, fma, horner, select, sqrt, zeros
 from fastrnn.kernels.target import lanes_of
 
 COEFFICIENTS = (0.5, -1.5, 2.25, 0.1)

@@ -8,7 +8,7 @@ from numerics import fma32
 from fastrnn.kernels import tile
 from fastrnn.kernels.jit import Kernel
 from fastrnn.kernels.pack import panel_size
-from fastrnn.kernels.simd import pointer
+from fastrnn.kernels.pointers import pointer
 from fastrnn.kernels.target import lanes_of
 from fastrnn.reference import matmul as reference
 

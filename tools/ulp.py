@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fastrnn.kernels import vmath
 from fastrnn.kernels.jit import Kernel
-from fastrnn.kernels.simd import lanes, load, pointer, store
+from fastrnn.kernels.pointers import lanes, load, pointer, store
 
 CHUNK = 1 << 16
 INPUTS = {"float32": 1 << 32, "float64": 1 << 26}

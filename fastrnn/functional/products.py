@@ -8,10 +8,15 @@ import numpy as np
 from fastrnn import checks, threads
 from fastrnn.kernels import matmul
 from fastrnn.kernels.target import lanes_of
+from fastrnn.kernels.workspace import room_size
 from fastrnn.memory import aligned_empty as empty
 from fastrnn.memory import scratch, zeros
 
-_product_work = lru_cache(matmul.product_work)  # whose sums take longer in Python than a small product
+
+@lru_cache
+def _room_size(M, N, K, lanes, count):
+    """Of `count` threads; its sums take longer in Python than a small product."""
+    return room_size(matmul.product_room(matmul.Shape(M, N, K), lanes, count), lanes)
 
 
 def product(
@@ -38,14 +43,13 @@ def product(
 
 def _product(a, b, c, c0=None, a_transposed=False, b_transposed=False):
     (M, N), K, dtype = c.shape, a.shape[0] if a_transposed else a.shape[1], c.dtype
-    a_row, a_k = (1, a.shape[1]) if a_transposed else (a.shape[1], 1)
-    b_k, b_n = (1, b.shape[1]) if b_transposed else (b.shape[1], 1)
-    parts = threads.for_work(2 * M * N * K * c.itemsize / 4)
-    work = scratch(_product_work(M, N, K, lanes_of(c.itemsize), parts), dtype)
+    count = threads.for_work(2 * M * N * K * c.itemsize / 4)
+    work = scratch(_room_size(M, N, K, lanes_of(c.itemsize), count), dtype)
     c0 = zeros(N, dtype) if c0 is None else c0
     matmul.product(
-        parts, a.reshape(-1), a_row, a_k, b.reshape(-1), b_k, b_n, c0, 0, c.reshape(-1), N, M, N, K, work, parts
-    )
+        a=a.reshape(-1), b=b.reshape(-1), c0=c0, c=c.reshape(-1), M=M, N=N, K=K, a_transposed=a_transposed,
+        b_transposed=b_transposed, work=work, threads=count,
+    )  # fmt: skip
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
@@ -68,8 +72,8 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
         _product(dy, weight, dx)
         _product(dy, x, d_weight, a_transposed=True)
         if d_bias is not None:
-            parts = threads.for_bytes(dy.nbytes)
-            matmul.column_sums(parts, dy.reshape(-1), N, O, d_bias, False, parts)
+            count = threads.for_bytes(dy.nbytes)
+            matmul.column_sums(a=dy.reshape(-1), rows=N, columns=O, total=d_bias, add=False, threads=count)
         return dx
 
     return y, pullback

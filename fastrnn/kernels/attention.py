@@ -9,11 +9,13 @@ Reference twin: fastrnn.reference.attention.
 import numpy as np
 
 from fastrnn.kernels.jit import Kernel, device, layout
-from fastrnn.kernels.loss import add_up, row_exp_sum, row_max, softmax_work, virtual_width
+from fastrnn.kernels.loss import softmax_work
 from fastrnn.kernels.matmul import row_blocks, spread_size, tile_block
 from fastrnn.kernels.pack import pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import fma, lanes, load_first, pointer, store, store_first, zeros
+from fastrnn.kernels.pointers import lanes, load_first, pointer, store, store_first
+from fastrnn.kernels.reduce import add_up, row_exp_sum, row_max, virtual_width
+from fastrnn.kernels.simd import fma, zeros
 
 
 @layout

@@ -6,7 +6,7 @@ Reference twin: fastrnn.reference.embedding.
 from fastrnn.kernels.jit import Kernel, device
 from fastrnn.kernels.pack import split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import lanes, load_first, pointer, store_first
+from fastrnn.kernels.pointers import lanes, load_first, pointer, store_first
 
 
 @device

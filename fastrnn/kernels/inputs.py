@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn.kernels.jit import device, layout
 from fastrnn.kernels.matmul import ROW_BLOCK, copy_rows, row_blocks, spread_size, tile_block
 from fastrnn.kernels.pack import panel_size, split
-from fastrnn.kernels.simd import lanes, load, store
+from fastrnn.kernels.pointers import lanes, load, store
 
 
 @layout

@@ -8,6 +8,7 @@ What is compiled is kept on disk: see `cache`.
 """
 
 import ctypes
+import inspect
 import logging
 import os
 import sys
@@ -60,24 +61,27 @@ event.register("numba:compile", _announce)
 
 
 class Kernel:
-    """A function of arrays and numbers that Python calls as `kernel(threads, *arguments)`, and kernels without threads.
+    """A function of arrays and numbers that Python calls by the names of its arguments, and kernels by their places.
 
-    The first argument is an array, whose dtype names the symbols that the kernel links to; `threads` only says
-    whether any of its parallel regions has more than one part.
+    Arguments that are the same at every call may come first and without names, from NamedTuples that were made once:
+    a name costs 0.06 us. The first argument is an array, whose dtype names the symbols that the kernel links to; the
+    last one of a kernel with parallel regions is `threads`, the most shards that any of them has.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.compiled = numba.njit(**_FLAGS)(function)
         self.compiled._cache = DiskCache(function)
+        self.names = tuple(inspect.signature(function).parameters)
 
-    def __call__(self, threads: int, *arguments: object) -> None:
-        if arguments[0].dtype not in _linked:
-            _link(arguments[0].dtype)
-        if threads > 1 and _layer.restricted:
+    def __call__(self, *prepared: object, **arguments: object) -> None:
+        first = prepared[0] if prepared else next(iter(arguments.values()))
+        if first.dtype not in _linked:
+            _link(first.dtype)
+        if _layer.restricted and dict(zip(self.names, prepared, strict=False), **arguments).get("threads", 1) > 1:
             with _layer.turn():
-                self.compiled(*arguments)
+                self.compiled(*prepared, **arguments)
         else:
-            self.compiled(*arguments)
+            self.compiled(*prepared, **arguments)
 
     def resolved(self, *arguments: object) -> Callable[..., None]:
         """The compiled code for arguments of these types, to be called with no others: 1 us less to dispatch.

@@ -12,9 +12,9 @@ from fastrnn.kernels.cells import gates, states
 from fastrnn.kernels.cells.tree import node_backward, node_forward
 from fastrnn.kernels.jit import device, layout
 from fastrnn.kernels.matmul import ROW_BLOCK, copy_rows, tile_block
-from fastrnn.kernels.pack import padded, panel_size, split
-from fastrnn.kernels.sequence import state_stride
-from fastrnn.kernels.simd import lanes, load_first, store_first, zeros
+from fastrnn.kernels.pack import padded, panel_size, row_stride, split
+from fastrnn.kernels.pointers import lanes, load_first, store_first
+from fastrnn.kernels.simd import zeros
 
 
 class Forest(NamedTuple):
@@ -37,7 +37,7 @@ def fed_size(H, K):
 @device
 def _project(forest, begin, end, x, I, W_ih, bias, z, z_row, columns, x_rows):
     """The inputs' part of the pre-activations in the first columns of the rows begin..end-1, which are gathered."""
-    row, none, one = state_stride(I, lanes(z)), np.int64(0), np.int64(1)  # no literals: another tile_block for each
+    row, none, one = row_stride(I, lanes(z)), np.int64(0), np.int64(1)  # no literals: another tile_block for each
     for n in range(begin, end):
         copy_rows(x_rows + n * row, row, x + forest.order[n] * I, I, 1, I)
     size, at = panel_size(I, lanes(z)), z + begin * z_row
@@ -102,7 +102,7 @@ def forward_level(
     full, forgetting = padded(H, width), states(cell) > 1
     own = gates(cell) - forgetting
     P, leaves = fed_size(H, K), forest.levels[1]
-    row, size = state_stride(P, width), panel_size(P, width)
+    row, size = row_stride(P, width), panel_size(P, width)
     start, stop = low + split(high - low, parts, part), low + split(high - low, parts, part + 1)
     for begin in range(start, stop, ROW_BLOCK):
         rows, inner, at = min(ROW_BLOCK, stop - begin), begin - leaves, z + begin * z_row

@@ -1,12 +1,7 @@
 """Softmax cross-entropy of rows of logits, with its gradient in the same pass.
 
-Sums over a row use a virtual vector of 64 bytes on every CPU: narrow targets take one part of it at a time, so the
-order of every sum, and with it every bit, is the same for all targets.
-
 Reference twin: fastrnn.reference.loss.
 """
-
-import math
 
 import numpy as np
 
@@ -15,67 +10,8 @@ from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.matmul import column_sums, product, product_work
 from fastrnn.kernels.pack import padded, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import (
-    element,
-    lanes,
-    load_else,
-    load_first,
-    pointer,
-    select,
-    set_element,
-    store,
-    store_first,
-    zeros,
-)
-from fastrnn.kernels.target import TARGET
-
-INFINITY = math.inf
-_PARTS = 64 // TARGET.vector_bytes  # registers of a virtual vector
-
-
-@device
-def virtual_width(p):
-    """Elements of the virtual vector."""
-    return _PARTS * lanes(p)
-
-
-@device
-def add_up(partial):
-    """The sum of a stored virtual vector, first to last."""
-    total = element(partial)
-    for i in range(1, virtual_width(partial)):
-        total += element(partial + i)
-    return total
-
-
-@device
-def row_max(row, V, partial):
-    """The largest of V numbers (-inf for none); NaN is passed over."""
-    width = lanes(row)
-    largest = zeros(row) - INFINITY
-    for j in range(0, V, width):
-        x = load_else(row + j, V - j, -INFINITY)
-        largest = select(x > largest, x, largest)
-    store(partial, largest)
-    best = element(partial)
-    for i in range(1, width):
-        best = max(best, element(partial + i))
-    return best
-
-
-@device
-def row_exp_sum(row, V, shift, out, keep, partial):
-    """The sum of e^(x - shift) over a row; with `keep`, the terms are written to out."""
-    width = lanes(row)
-    for part in range(_PARTS):
-        total = zeros(row)
-        for j in range(part * width, V, width * _PARTS):
-            term = vmath.exp(load_else(row + j, V - j, -INFINITY) - shift)
-            total = total + term
-            if keep:
-                store_first(out + j, term, V - j)
-        store(partial + part * width, total)
-    return add_up(partial)
+from fastrnn.kernels.pointers import element, lanes, load_first, pointer, set_element, store_first
+from fastrnn.kernels.reduce import PARTS, row_exp_sum, row_max, virtual_width
 
 
 @device
@@ -119,7 +55,7 @@ def softmax_cross_entropy(logits, row, targets, V, scale, losses, d_logits, d_ro
 @layout
 def softmax_work(N, lanes, parts):
     """Elements of workspace that `softmax_cross_entropy` needs."""
-    return 2 * N + parts * _PARTS * lanes
+    return 2 * N + parts * PARTS * lanes
 
 
 @layout

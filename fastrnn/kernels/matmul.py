@@ -4,36 +4,69 @@ Every element of C is one chain of FMAs over k = 0..K-1: blocks of K continue th
 elements of C, never parts of the sum.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.pack import pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import lanes, load_first, pointer, prefetch_write, store_first, zeros
+from fastrnn.kernels.pointers import lanes, load_first, pointer, prefetch_write, store_first
+from fastrnn.kernels.simd import zeros
 from fastrnn.kernels.target import TARGET
-from fastrnn.kernels.tile import tile
+from fastrnn.kernels.tile import tile, tile_rows, widest
+from fastrnn.kernels.workspace import Elements, carve
 
-MAX_ROWS, MAX_VECTORS, REGISTERS = TARGET.max_rows, TARGET.max_vectors, TARGET.registers
-VECTOR_BYTES = TARGET.vector_bytes
-
-# Rows of A, and elements of B, that stay in L2 while the block is worked on. Between 128 and 512 steps the products
-# of the 512 and 1024 layers differ by < 3 %; below 256 the traffic of C shows (-10 %).
-ROW_BLOCK = 96
-K_BLOCK = 384
-B_BLOCK = K_BLOCK * 512
+VECTOR_BYTES, SET_BYTES = TARGET.vector_bytes, TARGET.set_bytes
+ROW_BLOCK, K_BLOCK, B_BLOCK = TARGET.row_block, TARGET.k_block, TARGET.b_block
 
 
-@layout
-def widest(rows):
-    """Most vectors of a tile of `rows` rows: the compiled twin of tile.widest."""
-    return min(MAX_VECTORS, (REGISTERS - 1) // (rows + 1))
+class Matrix(NamedTuple):
+    """An operand of a product: element (i, j) at data + i*row + j*column."""
+
+    data: Any
+    row: int
+    column: int
+
+
+class Rows(NamedTuple):
+    """C or C0: element (i, j) at data + i*row + j; with a row of 0 one row, repeated."""
+
+    data: Any
+    row: int
+
+
+class Panels(NamedTuple):
+    """Panels one after another, `size` elements apart."""
+
+    data: Any
+    size: int
+
+
+class Shape(NamedTuple):
+    """Of a product: C is (M, N), A is (M, K)."""
+
+    M: int
+    N: int
+    K: int
 
 
 @device
-def tile_rows(rows):
-    """Rows of each tile when `rows` are cut into as few even tiles as possible."""
-    count = -(-rows // MAX_ROWS)
-    return -(-rows // max(count, 1))
+def by_rows(data, row):
+    """A matrix whose rows are contiguous."""
+    return Matrix(data, row, np.int64(1))  # not a literal, for which all that takes it would be compiled again
+
+
+@device
+def transposed(matrix):
+    """The same memory, read as the transpose."""
+    return Matrix(matrix.data, matrix.column, matrix.row)
+
+
+@device
+def repeated(data):
+    """One row, for every row of C: a bias."""
+    return Rows(data, np.int64(0))  # nor here
 
 
 @device
@@ -45,29 +78,29 @@ def prefetch_block(p, stride, rows, vectors, width):
 
 
 @device
-def tile_block(rows, K, a, a_row, a_k, p, size, c0, c0_row, c, c_row, columns):
+def tile_block(rows, columns, K, a, panels, c0, c):
     """C = C0 + A P for `rows` rows and `columns` columns from consecutive panels: panels outside, rows inside.
 
-    The next tile's part of C is asked for before each tile: 92 -> 105 GF/s a core where C comes from memory.
+    a: a Matrix; panels: Panels; c0, c: Rows. The next tile's part of C is asked for before each tile: 92 -> 105 GF/s a
+    core where C comes from memory.
     """
-    width = lanes(p)
+    width = lanes(panels.data)
     height = tile_rows(rows)
     vectors = widest(height)
     n = 0
     while n < columns:
         v = min(vectors, -(-(columns - n) // width))
         tail = min(width, columns - n - (v - 1) * width)
+        p = panels.data + n // width * panels.size
         i = 0
         while i < rows:
             r = min(height, rows - i)
             if i + r < rows:
-                prefetch_block(c + ((i + r) * c_row + n), c_row, r, v, width)
+                prefetch_block(c.data + ((i + r) * c.row + n), c.row, r, v, width)
             elif n + v * width < columns:
-                prefetch_block(c + (n + v * width), c_row, height, v, width)
-            tile(
-                r, v, K, a + i * a_row, a_row, a_k, p + n // width * size, size,
-                c0 + (i * c0_row + n), c0_row, c + (i * c_row + n), c_row, tail,
-            )  # fmt: skip
+                prefetch_block(c.data + (n + v * width), c.row, height, v, width)
+            start, target = c0.data + (i * c0.row + n), c.data + (i * c.row + n)
+            tile(r, v, K, a.data + i * a.row, a.row, a.column, p, panels.size, start, c0.row, target, c.row, tail)
             i += r
         n += v * width
 
@@ -81,7 +114,7 @@ def k_block(K, N):
 @device
 def crowded(stride, width):
     """Whether rows `stride` elements apart share one set of the L1 cache, so that a tile's rows evict each other."""
-    return stride * VECTOR_BYTES // width % 4096 == 0
+    return stride * VECTOR_BYTES // width % SET_BYTES == 0
 
 
 @device
@@ -101,91 +134,112 @@ def spread_size(K, width):
 
 
 @device
-def row_blocks(rows, K, a, a_row, p, size, c0, c0_row, c, c_row, columns, work):
-    """C = C0 + A P for any number of rows of A (k-stride 1), in blocks that stay in L2."""
-    width, a_k = lanes(p), np.int64(1)  # not a literal, for which tile_block would be compiled again
+def row_blocks(rows, columns, K, a, panels, c0, c, work):
+    """`tile_block` for any number of rows of A, which are contiguous, in blocks that stay in L2."""
+    width = lanes(panels.data)
     for i in range(0, rows, ROW_BLOCK):
         count = min(ROW_BLOCK, rows - i)
-        source, stride = a + i * a_row, a_row
-        if crowded(a_row, width):
-            copy_rows(work, K + width, source, a_row, count, K)
+        source, stride = a.data + i * a.row, a.row
+        if crowded(a.row, width):
+            copy_rows(work, K + width, source, a.row, count, K)
             source, stride = work, K + width
-        tile_block(
-            count, K, source, stride, a_k, p, size, c0 + i * c0_row, c0_row, c + i * c_row, c_row, columns
-        )  # fmt: skip
+        start, target = Rows(c0.data + i * c0.row, c0.row), Rows(c.data + i * c.row, c.row)
+        tile_block(count, columns, K, by_rows(source, stride), panels, start, target)
+
+
+class ProductRoom(NamedTuple):
+    """Workspace of `multiply`."""
+
+    b: Elements  # a block of B in panels
+    a: Elements  # one of A^T in panels, or rows of A that were crowded, for each thread
 
 
 @layout
-def product_work(M, N, K, lanes, parts):
-    """Elements of workspace that `product` needs."""
-    kb = max(k_block(K, N), 1)
-    size = panel_size(kb, lanes)
-    return -(-N // lanes) * size + max(-(-M // lanes) * size, parts * spread_size(kb, lanes))
+def product_room(shape, width, threads):
+    """The workspace of `multiply`."""
+    K = max(k_block(shape.K, shape.N), 1)
+    size = panel_size(K, width)
+    return ProductRoom(
+        b=-(-shape.N // width) * size, a=max(-(-shape.M // width) * size, threads * spread_size(K, width))
+    )
 
 
 @device
-def _pack_operands(part, parts, a, a_row, a_k, b, b_k, b_n, M, N, K, work, a_work):
-    width = lanes(work)
-    panels, a_panels = -(-N // width), -(-M // width)
-    pack_range(work, b, b_k, b_n, K, N, split(panels, parts, part), split(panels, parts, part + 1))
-    if a_k != 1:
-        first, last = split(a_panels, parts, part), split(a_panels, parts, part + 1)
-        pack_range(work + a_work, a, a_k, a_row, K, M, first, last)
+def _pack_operands(shard, shards, a, b, shape, room):
+    width = lanes(room.b)
+    panels, a_panels = -(-shape.N // width), -(-shape.M // width)
+    first, last = split(panels, shards, shard), split(panels, shards, shard + 1)
+    pack_range(room.b, b.data, b.row, b.column, shape.K, shape.N, first, last)
+    if a.column != 1:
+        first, last = split(a_panels, shards, shard), split(a_panels, shards, shard + 1)
+        pack_range(room.a, a.data, a.column, a.row, shape.K, shape.M, first, last)
 
 
 @device
-def _multiply_part(part, parts, a, a_row, a_k, c0, c0_row, c, c_row, M, N, K, work, a_work):
-    width = lanes(work)
+def _multiply_shard(shard, shards, a, c0, c, shape, room):
+    (M, N, K), width = shape, lanes(room.b)
     size = panel_size(K, width)
     low, high, left, right = 0, M, 0, N
     if M >= N:
         count = -(-M // width)
-        low, high = split(count, parts, part) * width, min(M, split(count, parts, part + 1) * width)
+        low, high = split(count, shards, shard) * width, min(M, split(count, shards, shard + 1) * width)
     else:
         count = -(-N // width)
-        left, right = split(count, parts, part) * width, min(N, split(count, parts, part + 1) * width)
-    start, target, columns = c0 + (low * c0_row + left), c + (low * c_row + left), right - left
-    p, own = work + left // width * size, work + a_work
-    if a_k == 1:
-        own = own + part * spread_size(K, width)
-        row_blocks(high - low, K, a + low * a_row, a_row, p, size, start, c0_row, target, c_row, columns, own)
+        left, right = split(count, shards, shard) * width, min(N, split(count, shards, shard + 1) * width)
+    columns, panels = right - left, Panels(room.b + left // width * size, size)
+    start, target = c0.data + (low * c0.row + left), c.data + (low * c.row + left)
+    if a.column == 1:
+        own, spread = Matrix(a.data + low * a.row, a.row, a.column), room.a + shard * spread_size(K, width)
+        row_blocks(high - low, columns, K, own, panels, Rows(start, c0.row), Rows(target, c.row), spread)
         return
-    row, step = np.int64(1), width  # of a packed panel
     for i in range(low, high, width):
-        tile_block(
-            min(width, high - i), K, own + i // width * size, row, step, p, size, start + (i - low) * c0_row, c0_row,
-            target + (i - low) * c_row, c_row, columns,
-        )  # fmt: skip
-
-
-@Kernel
-def product(a, a_row, a_k, b, b_k, b_n, c0, c0_row, c, c_row, M, N, K, work, parts):
-    """C (M, N) = C0 + A (M, K) B (K, N).
-
-    a, b, c0, c: flat arrays; element (i, k) of A at i*a_row + k*a_k, and so on; C and C0 have column stride 1, and C0
-    may be C, or have row stride 0 (a bias). One of each operand's strides must be 1.
-    work: at least product_work(...) elements. Cost: 2*M*N*K flop, and a copy of B (of A too if a_k != 1).
-    Reference twin: fastrnn.reference.matmul.product.
-    """
-    width = lanes(pointer(b))
-    block = max(k_block(K, N), 1)
-    a_work = -(-N // width) * panel_size(block, width)
-    w, target = pointer(work), pointer(c)
-    for k0 in range(0, max(K, 1), block):
-        kb = min(block, K - k0)
-        start, row = pointer(c0), c0_row  # the first block starts from C0, the others go on
-        if k0 > 0:
-            start, row = target, c_row
-        left, right = pointer(a) + k0 * a_k, pointer(b) + k0 * b_k
-        share(parts, _pack_operands, (parts, left, a_row, a_k, right, b_k, b_n, M, N, kb, w, a_work))
-        share(parts, _multiply_part, (parts, left, a_row, a_k, start, row, target, c_row, M, N, kb, w, a_work))
+        own = transposed(by_rows(room.a + i // width * size, width))  # a packed panel
+        from_c0, to_c = Rows(start + (i - low) * c0.row, c0.row), Rows(target + (i - low) * c.row, c.row)
+        tile_block(min(width, high - i), columns, K, own, panels, from_c0, to_c)
 
 
 @device
-def _column_sums(part, parts, a, rows, columns, total, add):
+def multiply(a, b, c0, c, shape, work, threads):
+    """C (M, N) = C0 + A (M, K) B (K, N).
+
+    a, b: Matrix, with one stride of each 1; c0, c: Rows, C0 may be C, or one row, repeated; shape: Shape.
+    work: product_room(...). Cost: 2*M*N*K flop, and a copy of B (of A too if its rows are not contiguous).
+    """
+    M, N, K = shape
+    room = carve(work, product_room(shape, lanes(work), threads))
+    block = max(k_block(K, N), 1)
+    for k in range(0, max(K, 1), block):
+        part, start = Shape(M, N, min(block, K - k)), c0
+        if k > 0:  # the first block starts from C0, the others go on
+            start = c
+        left, right = a.data + k * a.column, b.data + k * b.row
+        own_a, own_b = Matrix(left, a.row, a.column), Matrix(right, b.row, b.column)
+        share(threads, _pack_operands, (threads, own_a, own_b, part, room))
+        share(threads, _multiply_shard, (threads, own_a, start, c, part, room))
+
+
+@Kernel
+def product(a, b, c0, c, M, N, K, a_transposed, b_transposed, work, threads):
+    """C (M, N) = C0 + A (M, K) B (K, N), all flat.
+
+    a: (M, K), or (K, M) if a_transposed; b: (K, N), or (N, K) if b_transposed; c0: (N,); c: (M, N), out
+    work: room_size(product_room(Shape(M, N, K), ...)) elements
+
+    Cost: as `multiply`. Reference twin: fastrnn.reference.matmul.product.
+    """
+    left, right = by_rows(pointer(a), K), by_rows(pointer(b), N)
+    if a_transposed:
+        left = transposed(by_rows(pointer(a), M))
+    if b_transposed:
+        right = transposed(by_rows(pointer(b), K))
+    multiply(left, right, repeated(pointer(c0)), Rows(pointer(c), N), Shape(M, N, K), pointer(work), threads)
+
+
+@device
+def _column_sums(shard, shards, a, rows, columns, total, add):
     width = lanes(a)
     count = -(-columns // width)
-    for v in range(split(count, parts, part), split(count, parts, part + 1)):
+    for v in range(split(count, shards, shard), split(count, shards, shard + 1)):
         n = columns - v * width
         source = a + v * width
         sums = load_first(total + v * width, n) if add else zeros(source)
@@ -195,6 +249,6 @@ def _column_sums(part, parts, a, rows, columns, total, add):
 
 
 @Kernel
-def column_sums(a, rows, columns, total, add, parts):
+def column_sums(a, rows, columns, total, add, threads):
     """total (columns,) = the sum of the rows of a (rows, columns), first to last; with `add`, on top of total."""
-    share(parts, _column_sums, (parts, pointer(a), rows, columns, pointer(total), add))
+    share(threads, _column_sums, (threads, pointer(a), rows, columns, pointer(total), add))

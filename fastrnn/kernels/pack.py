@@ -4,21 +4,28 @@ A panel holds `lanes` columns of a matrix S (K, N): element (k, lane) at k*lanes
 Panels lie `panel_size` elements apart. Weights are packed once a call, the operands of big products block by block.
 """
 
-from fastrnn.kernels.jit import Kernel, device, layout
+from fastrnn.kernels.jit import device, layout
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import element, lanes, load_first, pointer, set_element, store, transpose, zeros
+from fastrnn.kernels.pointers import element, lanes, load_first, set_element, store, transpose
+from fastrnn.kernels.simd import zeros
 
 
 @layout
-def split(total, parts, i):
-    """First of the items that part i of `parts` owns; parts differ by one item at most."""
-    return total * i // parts
+def split(total, shards, shard):
+    """The first of the items that a shard owns; shards differ by one item at most."""
+    return total * shard // shards
 
 
 @layout
 def padded(count, width):
     """`count`, filled up to whole vectors."""
     return -(-count // width) * width
+
+
+@layout
+def row_stride(count, width):
+    """Elements from row to row of a workspace: whole vectors, and never a power of two, which would crowd the cache."""
+    return padded(count, width) + width
 
 
 @layout
@@ -61,21 +68,21 @@ def pack_range(target, source, k_stride, n_stride, K, N, first, last):
 
 
 @device
-def _pack_weights(part, parts, weight, k_stride, n_stride, K, N, gates, panels):
+def _pack_weights(shard, shards, weight, k_stride, n_stride, K, N, gates, panels):
     width = lanes(panels)
     size = panel_size(K, width)
     count = gates * -(-N // width)
-    for p in range(split(count, parts, part), split(count, parts, part + 1)):
+    for p in range(split(count, shards, shard), split(count, shards, shard + 1)):
         n = p // gates * width
         source = weight + (p % gates * N + n) * n_stride
         pack_panel(panels + p * size, source, k_stride, n_stride, K, min(width, N - n))
 
 
-@Kernel
-def pack_weights(weight, k_stride, n_stride, K, N, gates, panels, parts):
+@device
+def pack_weights(weight, k_stride, n_stride, K, N, gates, panels, threads):
     """Pack the (K, N) matrices of `gates` gates that lie N columns apart; a unit block's gates become neighbours.
 
-    weight: flat, element (k, n) of gate g at k*k_stride + (g*N + n)*n_stride, one of the strides 1.
+    weight: element (k, n) of gate g at k*k_stride + (g*N + n)*n_stride, one of the strides 1.
     panels: gates*ceil(N/lanes) panels of panel_size(K, lanes); panel u*gates + g holds units u*lanes... of gate g.
     """
-    share(parts, _pack_weights, (parts, pointer(weight), k_stride, n_stride, K, N, gates, pointer(panels)))
+    share(threads, _pack_weights, (threads, weight, k_stride, n_stride, K, N, gates, panels))

@@ -1,7 +1,7 @@
 """Parallel regions: one compiled body, run for every part by as many threads.
 
 Numba's `prange` compiles its body apart for threads, and takes the GIL at every region; here the threads of Numba's
-layer run the very function that a serial caller runs, so a kernel is compiled once.
+layer run the very function that a serial caller runs, so a kernel is compiled once. A body's share is its shard.
 """
 
 from llvmlite import ir
@@ -17,10 +17,10 @@ _PARALLEL_FOR = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_INT] * 3)
 
 
 @intrinsic
-def share(typingctx, parts, body, arguments):
-    """Run `body(part, *arguments)` for part = 0..parts-1, each on one thread; one part, or one thread, right here.
+def share(typingctx, shards, body, arguments):
+    """Run `body(shard, *arguments)` for shard = 0..shards-1, each on one thread; one shard, or one thread, right here.
 
-    body: a device function; it must neither raise nor allocate, and parts must not write what others touch.
+    body: a device function; it must neither raise nor allocate, and shards must not write what others touch.
     """
     operands = [types.unliteral(t) for t in arguments.types]
     body_sig = body.get_call_type(typingctx, (types.int64, *operands), {})
@@ -29,11 +29,11 @@ def share(typingctx, parts, body, arguments):
     def codegen(context, builder, sig, args):
         compiled = body.dispatcher.overloads[body_sig.args]
         context.add_linking_libs([compiled.library])
-        count = context.cast(builder, args[0], parts, types.int64)
+        count = context.cast(builder, args[0], shards, types.int64)
         values = cgutils.unpack_tuple(builder, args[2], len(operands))
         packed = context.make_tuple(builder, packed_type, values)
         loop = _loop_function(context, builder.module, compiled.fndesc, body_sig, packed_type)
-        # the layer hands out pointers 8 bytes apart, from address 0: the pointer itself tells the part
+        # the layer hands out pointers 8 bytes apart, from address 0: the pointer itself tells the shard
         data = cgutils.alloca_once_value(builder, packed)
         pointers = cgutils.alloca_once(builder, _BYTES, _INT(2))
         builder.store(ir.Constant(_BYTES, None), pointers)
@@ -55,7 +55,7 @@ def share(typingctx, parts, body, arguments):
                 builder.call(loop, operand)
         return context.get_dummy_value()
 
-    return types.void(parts, body, arguments), codegen
+    return types.void(shards, body, arguments), codegen
 
 
 def _loop_function(context, module, body, body_sig, packed_type):
@@ -69,8 +69,8 @@ def _loop_function(context, module, body, body_sig, packed_type):
     packed = builder.load(builder.bitcast(data, context.get_value_type(packed_type).as_pointer()))
     values = cgutils.unpack_tuple(builder, packed, len(packed_type))
     with cgutils.for_range(builder, builder.load(counts), intp=_INT) as loop:
-        part = builder.add(first, loop.index)
-        context.call_internal_no_propagate(builder, body, body_sig, [part, *values])
+        shard = builder.add(first, loop.index)
+        context.call_internal_no_propagate(builder, body, body_sig, [shard, *values])
     builder.ret_void()
     return function
 

@@ -24,8 +24,8 @@ from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.matmul import column_sums, copy_rows, product, product_work, spread_size
 from fastrnn.kernels.pack import pack_weights, padded, panel_size, split
 from fastrnn.kernels.parallel import share
+from fastrnn.kernels.pointers import lanes, load_first, pointer, store, store_many
 from fastrnn.kernels.sequence import backward_work, forward_work, sequence_backward, sequence_forward
-from fastrnn.kernels.simd import lanes, load_first, pointer, store, store_many
 
 
 @layout

@@ -18,10 +18,9 @@ from fastrnn.kernels.embedding import gather
 from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.levels import backward_level, fed_size, forward_level, project_inner
 from fastrnn.kernels.matmul import column_sums, product, product_work
-from fastrnn.kernels.pack import pack_panel, pack_weights, padded, panel_size, split
+from fastrnn.kernels.pack import pack_panel, pack_weights, padded, panel_size, row_stride, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.sequence import state_stride
-from fastrnn.kernels.simd import lanes, load_first, pointer, store
+from fastrnn.kernels.pointers import lanes, load_first, pointer, store
 
 
 @layout
@@ -36,10 +35,10 @@ def packed_sizes(I, H, K, own, forgetting, width):
 @layout
 def kept_sizes(N, M, slots, I, H, K, own, forgetting, width):
     """Elements that forward hands to backward: rows of gates, what feeds them, the children's h, forget gates, x."""
-    fed = state_stride(fed_size(H, K), width)
+    fed = row_stride(fed_size(H, K), width)
     summed = slots * fed if forgetting and K == 0 else 0
     gate_row = (own + forgetting) * padded(H, width)
-    return N * gate_row, M * fed, summed, slots * H if forgetting else 0, N * state_stride(I, width)
+    return N * gate_row, M * fed, summed, slots * H if forgetting else 0, N * row_stride(I, width)
 
 
 @device
@@ -127,7 +126,7 @@ def backward_sizes(N, M, slots, I, H, K, own, forgetting, width, parts):
     """Elements of the workspace of `recursive_backward`: W_hh in panels, dz and its sums, the forget gates' gradients,
     those of the children's sums, h and c, of x in the computing order, and the products' own workspace."""
     P, forgets = fed_size(H, K), forgetting * max(K, 1)
-    hidden, row = (own + forgets) * H, state_stride((own + forgetting) * H, width)
+    hidden, row = (own + forgets) * H, row_stride((own + forgetting) * H, width)
     products = max(
         product_work(hidden, P, max(M, slots), width, parts),
         product_work((own + forgetting) * H, I, N, width, parts),
@@ -137,7 +136,7 @@ def backward_sizes(N, M, slots, I, H, K, own, forgetting, width, parts):
         padded(P, width) // width * panel_size(hidden, width),
         N * row,
         row,
-        (M if K > 0 else slots) * forgetting * state_stride(P, width),
+        (M if K > 0 else slots) * forgetting * row_stride(P, width),
         M * P if forgetting and K == 0 else 0,
         (slots if forgetting or K > 0 else M) * H,
         slots * forgetting * H,
@@ -168,8 +167,8 @@ def recursive_backward(
     forgetting = states(cell) - 1
     own, P = gates(cell) - forgetting, fed_size(H, K)
     G, forgets = gates(cell) * H, forgetting * max(K, 1)
-    z_row, dz_row, d_f_row = gates(cell) * padded(H, width), state_stride(G, width), state_stride(P, width)
-    fed_row, x_row = d_f_row, state_stride(I, width)
+    z_row, dz_row, d_f_row = gates(cell) * padded(H, width), row_stride(G, width), row_stride(P, width)
+    fed_row, x_row = d_f_row, row_stride(I, width)
     z_size, fed_rows, edge_rows, f_size, _ = kept_sizes(N, M, slots, I, H, K, own, forgetting, width)
     fed, rest = kept[z_size:], kept[z_size + fed_rows :]
     edges, f, x = rest, rest[edge_rows:], rest[edge_rows + f_size :]

@@ -15,16 +15,10 @@ from fastrnn.kernels.cells import columns, gates, hidden, saved, second_stage, s
 from fastrnn.kernels.inputs import chunk_end, chunk_rows, input_work, project
 from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.matmul import copy_rows, tile_block
-from fastrnn.kernels.pack import pack_weights, padded, panel_size, split
+from fastrnn.kernels.pack import pack_weights, padded, panel_size, row_stride, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import lanes, pointer
+from fastrnn.kernels.pointers import lanes, pointer
 from fastrnn.kernels.stages import backward_rows, forward_rows, output_backward_rows, output_rows
-
-
-@layout
-def state_stride(units, width):
-    """Elements from row to row of the states' workspace: never a power of two, which would crowd the cache."""
-    return padded(units, width) + width
 
 
 @layout
@@ -49,7 +43,7 @@ def _forward_part(
     width = lanes(y)
     G, S, A = gates(cell), states(cell), saved(cell)
     full = padded(H, width)
-    blocks, stride = full // width, state_stride(H, width)
+    blocks, stride = full // width, row_stride(H, width)
     state_size = B * stride
     shard, units = part // unit_shards, part % unit_shards
     low, last = bounds[shard], bounds[shard + 1]
@@ -100,7 +94,7 @@ def forward_work(B, I, H, C, S, row_shards, most_rows, unit_shards, width):
     """Elements of workspace that `sequence_forward` needs; C: columns."""
     parts, blocks = row_shards * unit_shards, padded(H, width) // width
     z = chunk_rows(most_rows) * shard_columns(C, blocks, unit_shards) * width
-    return (2 * S + 1) * B * state_stride(H, width) + parts * (z + input_work(I, most_rows, width))
+    return (2 * S + 1) * B * row_stride(H, width) + parts * (z + input_work(I, most_rows, width))
 
 
 @Kernel
@@ -131,7 +125,7 @@ def sequence_forward(
     width = lanes(pointer(y))
     S, T = states(cell), count.size
     parts = (bounds.size - 1) * unit_shards
-    stride = state_stride(H, width)
+    stride = row_stride(H, width)
     size = S * B * stride
     state, most = pointer(work), chunk_rows(most_rows)
     z = state + (2 * S + 1) * B * stride
@@ -168,7 +162,7 @@ def _backward_part(
     C, F, S, A = columns(cell), hidden(cell), states(cell), saved(cell)
     T = count.size
     full = padded(H, width)
-    carry_size, dz_stride, dm_stride = B * full, state_stride(F * H, width), state_stride(P, width)
+    carry_size, dz_stride, dm_stride = B * full, row_stride(F * H, width), row_stride(P, width)
     shard, units = part // unit_shards, part % unit_shards
     low, last = bounds[shard], bounds[shard + 1]
     for phase in range(stop - 1, start - 1, -1):
@@ -234,8 +228,8 @@ def backward_work(B, H, P, F, S, two_stages, width):
     """Elements of workspace that `sequence_backward` needs; F: gates that h_{t-1} feeds."""
     full, h_full = padded(H, width), padded(P, width)
     panels = h_full // width * panel_size(F * H, width)
-    second = full // width * panel_size(P, width) + B * (state_stride(P, width) + full)
-    return panels + 2 * B * state_stride(F * H, width) + 2 * S * B * full + (second if two_stages else 0)
+    second = full // width * panel_size(P, width) + B * (row_stride(P, width) + full)
+    return panels + 2 * B * row_stride(F * H, width) + 2 * S * B * full + (second if two_stages else 0)
 
 
 @Kernel
@@ -261,14 +255,14 @@ def sequence_backward(
     width = lanes(pointer(y))
     F, S = hidden(cell), states(cell)
     T, parts = count.size, (bounds.size - 1) * unit_shards
-    full, dz_stride = padded(H, width), state_stride(F * H, width)
+    full, dz_stride = padded(H, width), row_stride(F * H, width)
     panels = work
     dz_state = panels[padded(P, width) // width * panel_size(F * H, width) :]
     carry = dz_state[2 * B * dz_stride :]
     start = carry[S * B * full :]
     second = start[S * B * full :]
     dm = second[full // width * panel_size(P, width) :] if stages(cell) == 2 else second
-    d_message = dm[B * state_stride(P, width) :] if stages(cell) == 2 else second
+    d_message = dm[B * row_stride(P, width) :] if stages(cell) == 2 else second
     one = np.int64(1)  # not a literal, for which the packing would be compiled again
     pack_weights(W_hh, P, one, F * H, P, one, panels, parts)
     if stages(cell) == 2:

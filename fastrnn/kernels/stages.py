@@ -27,22 +27,20 @@ from fastrnn.kernels.cells import (
     with_message,
 )
 from fastrnn.kernels.jit import device
-from fastrnn.kernels.matmul import tile_rows, widest
 from fastrnn.kernels.pack import padded, panel_size
-from fastrnn.kernels.simd import (
+from fastrnn.kernels.pointers import (
     lanes,
     load,
     load_first,
     prefetch,
     prefetch_write,
-    select,
     store,
     store_first,
     store_many,
     store_many_first,
-    zeros,
 )
-from fastrnn.kernels.tile import tile
+from fastrnn.kernels.simd import select, zeros
+from fastrnn.kernels.tile import tile, tile_rows, widest
 
 
 @device

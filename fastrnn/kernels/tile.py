@@ -16,23 +16,33 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastrnn.kernels import jit, simd
+from fastrnn.kernels import jit, pointers, simd
 from fastrnn.kernels.cache import STAMP
 from fastrnn.kernels.target import TARGET, lanes_of
+
+MAX_ROWS, MAX_VECTORS, REGISTERS = TARGET.max_rows, TARGET.max_vectors, TARGET.registers
 
 _INT = ir.IntType(64)
 _ARGUMENTS = ("rows", "vectors", "K", "a", "a_row", "a_k", "p", "panel", "c0", "c0_row", "c", "c_row", "tail")
 _TYPE = ir.FunctionType(ir.VoidType(), [_INT] * len(_ARGUMENTS))
 
 
-def widest(rows: int) -> int:
+@jit.layout
+def widest(rows):
     """Most vectors of a tile of `rows` rows: sums, a row of the panels and a broadcast fill the registers."""
-    return min(TARGET.max_vectors, (TARGET.registers - 1) // (rows + 1))
+    return min(MAX_VECTORS, (REGISTERS - 1) // (rows + 1))
+
+
+@jit.device
+def tile_rows(rows):
+    """Rows of each tile when `rows` are cut into as few even tiles as possible."""
+    count = -(-rows // MAX_ROWS)
+    return -(-rows // max(count, 1))
 
 
 def shapes() -> list[tuple[int, int]]:
     """Every (rows, vectors) that fits the target's registers."""
-    return [(rows, vectors) for rows in range(1, TARGET.max_rows + 1) for vectors in range(1, widest(rows) + 1)]
+    return [(rows, vectors) for rows in range(1, MAX_ROWS + 1) for vectors in range(1, widest(rows) + 1)]
 
 
 def _emit_shape(module, element, lanes, rows, vectors):
@@ -55,8 +65,10 @@ def _emit_shape(module, element, lanes, rows, vectors):
     start = []
     for i, j in cells:
         source = vector_at(c0, arg["c0_row"], i, j)
-        last = j == vectors - 1
-        start.append(simd.masked_load(builder, source, arg["tail"], size) if last else builder.load(source, align=size))
+        if j == vectors - 1:
+            start.append(pointers.masked_load(builder, source, arg["tail"], size))
+        else:
+            start.append(builder.load(source, align=size))
     builder.cbranch(builder.icmp_signed(">", arg["K"], _INT(0)), loop, done)
 
     builder.position_at_end(loop)
@@ -91,7 +103,7 @@ def _emit_shape(module, element, lanes, rows, vectors):
     for total, (i, j) in zip(totals, cells, strict=True):
         target = vector_at(c, arg["c_row"], i, j)
         if j == vectors - 1:
-            simd.masked_store(builder, total, target, arg["tail"], size)
+            pointers.masked_store(builder, total, target, arg["tail"], size)
         else:
             builder.store(total, target, align=size)
     builder.ret_void()
@@ -106,12 +118,12 @@ def _every_shape(typingctx, zero, arguments):
         element = context.get_value_type(zero)
         lanes = lanes_of(4 if element == ir.FloatType() else 8)
         args = cgutils.unpack_tuple(builder, args[1], len(_ARGUMENTS))
-        key = builder.add(builder.mul(args[0], _INT(TARGET.max_vectors + 1)), args[1])
+        key = builder.add(builder.mul(args[0], _INT(MAX_VECTORS + 1)), args[1])
         end = builder.append_basic_block("end")
         switch = builder.switch(key, end)
         for rows, vectors in shapes():
             block = builder.append_basic_block(f"case_{rows}x{vectors}")
-            switch.add_case(_INT(rows * (TARGET.max_vectors + 1) + vectors), block)
+            switch.add_case(_INT(rows * (MAX_VECTORS + 1) + vectors), block)
             with builder.goto_block(block):
                 builder.call(_emit_shape(builder.module, element, lanes, rows, vectors), args, tail=True)
                 builder.branch(end)
@@ -153,7 +165,7 @@ def tile(typingctx, rows, vectors, K, a, a_row, a_k, p, panel, c0, c0_row, c, c_
         name = _name(str(p.dtype))
         function = builder.module.globals.get(name) or ir.Function(builder.module, _TYPE, name)
         values = [
-            builder.ptrtoint(v, _INT) if isinstance(t, simd.Pointer) else context.cast(builder, v, t, types.int64)
+            builder.ptrtoint(v, _INT) if isinstance(t, pointers.Pointer) else context.cast(builder, v, t, types.int64)
             for v, t in zip(args, sig.args, strict=True)
         ]
         builder.call(function, values)

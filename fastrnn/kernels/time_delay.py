@@ -19,10 +19,11 @@ from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.matmul import K_BLOCK, ROW_BLOCK, copy_rows, tile_block
 from fastrnn.kernels.pack import pack_panel, pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import element, lanes, pointer, set_element, store_first, zeros
+from fastrnn.kernels.pointers import element, lanes, pointer, set_element, store_first
+from fastrnn.kernels.simd import zeros
+from fastrnn.kernels.target import TARGET
 
-# Columns of a block of ROW_BLOCK windows, and of a block of K_BLOCK windows: 400 kB of float32 each.
-ROW_COLUMNS, SUM_COLUMNS = 1024, 256
+ROW_COLUMNS, SUM_COLUMNS = TARGET.window_columns, TARGET.sum_columns
 
 
 @device

@@ -4,10 +4,11 @@ Formulas and names are torch.optim's. Reference twin: fastrnn.reference.update.
 """
 
 from fastrnn.kernels.jit import Kernel, device
-from fastrnn.kernels.loss import add_up, virtual_width
 from fastrnn.kernels.pack import split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.simd import fma, lanes, load_first, pointer, sqrt, store, store_first, zeros
+from fastrnn.kernels.pointers import lanes, load_first, pointer, store, store_first
+from fastrnn.kernels.reduce import add_up, virtual_width
+from fastrnn.kernels.simd import fma, sqrt, zeros
 
 NORM_BLOCK = 1 << 14  # elements summed in one chain of vectors; fixed, so that the norm's bits are
 

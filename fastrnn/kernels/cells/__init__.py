@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from numba.extending import overload
 
-from fastrnn.kernels.simd import load, load_many, load_many_first
+from fastrnn.kernels.pointers import load, load_many, load_many_first
 
 
 class Traits(NamedTuple):

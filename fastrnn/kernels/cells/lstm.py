@@ -12,7 +12,8 @@ from typing import NamedTuple
 from numba.extending import overload
 
 from fastrnn.kernels.cells import TRAITS, Traits, cell_backward, cell_forward, weights_backward
-from fastrnn.kernels.simd import fma, load_first, pointer, zeros
+from fastrnn.kernels.pointers import load_first, pointer
+from fastrnn.kernels.simd import fma, zeros
 from fastrnn.kernels.vmath import sigmoid, tanh
 
 

@@ -13,8 +13,7 @@ from numba.extending import overload
 from fastrnn.kernels.cells import cell_backward, cell_forward
 from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.lstm import LSTM
-from fastrnn.kernels.simd import (
-    fma,
+from fastrnn.kernels.pointers import (
     lanes,
     load,
     load_first,
@@ -23,8 +22,8 @@ from fastrnn.kernels.simd import (
     store_first,
     store_many,
     store_many_first,
-    zeros,
 )
+from fastrnn.kernels.simd import fma, zeros
 from fastrnn.kernels.vmath import sigmoid, tanh
 
 
