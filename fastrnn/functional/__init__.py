@@ -13,10 +13,11 @@ is written is C-contiguous. Indices are looked at one by one, and copied where a
 from fastrnn.functional.attention import attention, attention_weights
 from fastrnn.functional.losses import cross_entropy, linear_cross_entropy
 from fastrnn.functional.products import linear, product
-from fastrnn.functional.recurrence import Bound, Weights, bound, recurrent, recurrent_layer, run_layer, stepper
+from fastrnn.functional.recurrence import recurrent, recurrent_layer, run_layer, stepper
 from fastrnn.functional.recursive import recursive
 from fastrnn.functional.rows import embedding, gather
 from fastrnn.functional.time_delay import time_delay
+from fastrnn.functional.weights import Bound, Weights, bound
 
 __all__ = [
     "Bound",

@@ -8,33 +8,18 @@ import numpy as np
 
 from fastrnn import checks, threads
 from fastrnn.functional.rows import picked
+from fastrnn.functional.weights import NOTHING, Bound, Weights, bound
 from fastrnn.kernels import recurrent as kernels
-from fastrnn.kernels.cells import TRAITS, Projected, Traits, traits
+from fastrnn.kernels.frame import CALL, Cut
 from fastrnn.kernels.pack import padded
 from fastrnn.kernels.target import lanes_of
+from fastrnn.kernels.workspace import carve, room_size
 from fastrnn.memory import aligned_empty as empty
 from fastrnn.memory import scratch, zeros
 from fastrnn.ragged import Steps
 
-_GRADIENT_NAMES = ("d_W_ih", "d_W_hh", "d_b_ih", "d_b_hh", "d_W_hr", "d_peephole")
-_COTANGENT_NAMES = ("d_h", "d_c")
+_GRADIENT_NAMES = tuple(f"d_{name}" for name in Weights._fields)
 _NO_TOKENS = np.empty(0, np.int64)
-_NOTHING = {np.dtype(name): np.empty(0, name) for name in checks.DTYPES}
-
-# Their sums take longer in Python than the arithmetic of a small call in a kernel.
-_forward_work = lru_cache(kernels.recurrent_forward_work)
-_backward_work = lru_cache(kernels.recurrent_backward_work)
-
-
-class Weights(NamedTuple):
-    """The parameters of one recurrent layer in one direction, or their gradients; None where the layer has none."""
-
-    W_ih: np.ndarray  # (G*H, I)
-    W_hh: np.ndarray  # (G*H, P)
-    b_ih: np.ndarray | None = None  # (G*H,)
-    b_hh: np.ndarray | None = None  # (G*H,)
-    W_hr: np.ndarray | None = None  # (P, H)
-    peephole: np.ndarray | None = None  # (3, H)
 
 
 @lru_cache(maxsize=512)
@@ -58,83 +43,29 @@ def _shards(lengths, shards):
     return _bounds(B, () if equal else tuple(lengths.tolist()), shards)
 
 
-class _Layer(NamedTuple):
-    """What a cell and the shapes of its weights say."""
+class _Call(NamedTuple):
+    """What the sizes of a call say."""
 
-    traits: Traits
-    tag: Any  # without its arrays
-    G: int
-    S: int
-    A: int
-    F: int
-    C: int
-    I: int
-    H: int
-    P: int
-    two_stages: bool
-    shapes: tuple[tuple[int, ...] | None, ...]  # in the order of Weights; None for what there is not
-
-    def states(self, B: int) -> tuple[tuple[int, int], ...]:
-        """The shape of every state of B sequences."""
-        return ((B, self.P), *[(B, self.H)] * (self.S - 1))
+    numbers: np.ndarray  # an item of frame.CALL
+    kept: int  # elements
+    work: int
 
 
 @lru_cache(maxsize=512)
-def _layer(cell, W_ih, W_hh, b_ih, b_hh, W_hr, peephole):
-    """The _Layer of a cell and its weights' shapes; whether there are biases and peepholes."""
-    checks.member("cell", cell, tuple(TRAITS))
-    own = TRAITS[cell]
-    if own.message_gates or own.apart:
-        checks.absent("W_hr", W_hr, f"for {cell.__name__}")
-    if not cell._fields:
-        checks.absent("peephole", peephole or None, f"for {cell.__name__}")
-    _, I = checks.axes("W_ih", W_ih, "(G*H, I)", 0, 0)
-    _, P = checks.axes("W_hh", W_hh, "(G*H, P) with P >= 1", 0, 1)
-    _, H = (0, P) if W_hr is None else checks.axes("W_hr", W_hr, "(P, H) with H >= 1", 0, 1)
-    tag, G = cell(((),) * 3) if peephole else cell(), len(own.gates)
-    tag = tag if W_hr is None else Projected(tag)
-    shape = traits(tag)
-    shapes = (G * H, I), (G * H, P), (G * H,), (G * H,), (P, H), (3, H)
-    present = True, True, b_ih, b_hh, W_hr is not None, peephole
-    shapes = tuple([shape if there else None for shape, there in zip(shapes, present, strict=True)])
-    sizes = G, len(shape.states), len(shape.saved), shape.hidden, shape.columns, I, H, P
-    return _Layer(shape, tag, *sizes, shape.stages == 2, shapes)
+def _forward_call(layer, N, B, V, keep, y_row, cut, lanes):
+    """V: rows of a table, or 0; sums that take longer in Python than the arithmetic of a small call in a kernel."""
+    sizes = layer.sizes(B)
+    numbers = np.array([(N, *sizes, V, *cut[1:], keep, y_row, 0, 0)], CALL)
+    kept = room_size(kernels.kept_room(layer.counts, sizes, N, keep, lanes), lanes)
+    return _Call(numbers, kept, room_size(kernels.layer_forward_room(layer.counts, sizes, cut, V, lanes), lanes))
 
 
-class Bound(NamedTuple):
-    """The weights of one layer in one direction, each compared with the others, as kernels take them: flat views."""
-
-    layer: _Layer
-    dtype: np.dtype
-    tag: Any  # of the cell, with the arrays that its arithmetic reads
-    W_ih: np.ndarray
-    W_hh: np.ndarray
-    message: np.ndarray  # (P, H): the projection, or the rows of W_hh whose gates the message feeds; or empty
-    b_ih: np.ndarray
-    b_hh: np.ndarray
-
-
-def bound(cell: type, weights: Weights) -> Bound:
-    """Weights once and for all: the arrays are read at every call, but not compared again.
-
-    Raises ValueError: `W_hh: expected shape (72, 18), got (72, 19)`; TypeError: `b_ih: expected dtype float32, got
-    float64`.
-    """
-    W_ih, W_hh, b_ih, b_hh, W_hr, peephole = weights
-    dtype, shape_of = checks.floating("W_hh", W_hh), checks.shape_of
-    layer = _layer(
-        cell, shape_of(W_ih), shape_of(W_hh), b_ih is not None, b_hh is not None,
-        None if W_hr is None else shape_of(W_hr), peephole is not None,
-    )  # fmt: skip
-    W_ih, W_hh, b_ih, b_hh, W_hr, peephole = checks.arrays(Weights._fields, weights, dtype, layer.shapes)
-    tag, none = layer.tag, _NOTHING[dtype]
-    message = W_hh[layer.F * layer.H :].ravel() if layer.two_stages else none
-    if peephole is not None:
-        tag = cell(tuple(peephole))
-    if W_hr is not None:
-        message, tag = W_hr.ravel(), tag if peephole is None else Projected(tag)
-    b_ih, b_hh = none if b_ih is None else b_ih.ravel(), none if b_hh is None else b_hh.ravel()
-    return Bound(layer, dtype, tag, W_ih.ravel(), W_hh.ravel(), message, b_ih, b_hh)
+@lru_cache(maxsize=512)
+def _backward_call(layer, N, B, V, rows, cut, lanes, count):
+    """V: rows of a table, or of one-hot tokens; rows: from row to row of y, h_{t-1} and dy; count: of threads."""
+    sizes = layer.sizes(B)
+    room = kernels.layer_backward_room(layer.counts, sizes, cut, N, V, lanes, count)
+    return _Call(np.array([(N, *sizes, V, *cut[1:], True, *rows)], CALL), 0, room_size(room, lanes))
 
 
 def _inputs(x, table, dtype, N, I):
@@ -205,8 +136,8 @@ def recurrent(
 def _compared(weights, x, initial, steps, table):
     """What a call reads, as it fits the weights."""
     layer, dtype = weights.layer, weights.dtype
-    if len(initial) != layer.S:
-        checks.together("initial", initial, layer.S, "the states")
+    if len(initial) != layer.counts.S:
+        checks.together("initial", initial, layer.counts.S, "the states")
     initial = checks.arrays(layer.traits.states, initial, dtype, layer.states(steps.B))
     x, table = _inputs(x, table, dtype, steps.N, layer.I)
     return x, initial, table
@@ -216,9 +147,9 @@ def _compared_back(weights, steps, W, table, keep, dy, d_final, grads, d_table, 
     """What a pullback reads, as it fits the call, and what it writes is looked at."""
     layer, dtype, N = weights.layer, weights.dtype, steps.N
     checks.only("keep", bool(keep), True)
-    if len(d_final) != layer.S:
-        checks.together("d_final", d_final, layer.S, "the states")
-    d_final = checks.arrays(_COTANGENT_NAMES[: layer.S], d_final, dtype, layer.states(steps.B))
+    if len(d_final) != layer.counts.S:
+        checks.together("d_final", d_final, layer.counts.S, "the states")
+    d_final = checks.arrays([f"d_{name}" for name in layer.traits.states], d_final, dtype, layer.states(steps.B))
     dy = None if dy is None else checks.array("dy", dy, dtype, N, W)
     checks.targets(_GRADIENT_NAMES, grads, dtype, layer.shapes)
     if d_table is not None or d_hs is not None:
@@ -239,35 +170,28 @@ def _kept(activations, keep):
 
 def _run(weights, x, initial, steps, buffer, column, keep, table):
     """`recurrent` of arrays that are known to fit."""
-    layer, dtype, tag, W_ih, W_hh, message, b_ih, b_hh = weights
-    shape, _, G, S, A, F, C, I, H, P, two_stages, shapes = layer
+    layer, dtype, arguments = weights
+    counts, I, P, B, N = layer.counts, layer.I, layer.P, steps.B, steps.N
     first, count, previous, order = steps.followed
-    B, N, lanes, keep = steps.B, steps.N, lanes_of(dtype.itemsize), bool(keep)
-    one_hot, none = x.ndim == 1, _NOTHING[dtype]
-    own, column_of_own = buffer, column
+    lanes, keep, one_hot, none = lanes_of(dtype.itemsize), bool(keep), x.ndim == 1, NOTHING[dtype]
+    own, own_column = buffer, column
     if order is not None:
         x = x[order] if one_hot else picked(x, order)
-        own, column_of_own = empty((N + 2 * B, P), dtype), 0
-    width = own.shape[1]
+        own, own_column = empty((N + 2 * B, P), dtype), 0
+    y_row = own.shape[1]
     tokens, inputs = (x, none) if one_hot else (_NO_TOKENS, x.ravel())
     rows, V = (none, 0) if table is None else (table.ravel(), len(table))
-    plan = threads.for_sequence(len(count), B, N, F * H * P, dtype.itemsize)
+    plan = threads.for_sequence(len(count), B, N, counts.F * layer.H * P, dtype.itemsize)
     bounds, most_rows = _shards(steps.lengths, plan.row_shards)
-    own[steps.start : steps.start + B, column_of_own : column_of_own + P] = initial[0]
+    cut = Cut(*plan, most_rows)
+    call = _forward_call(layer, N, B, V, keep, y_row, cut, lanes)
+    own[steps.start : steps.start + B, own_column : own_column + P] = initial[0]
     flat = own.ravel()
-    y = flat[B * width + column_of_own :]
-    start = _flat(initial)
-    final, full = empty(start.size, dtype), padded(H, lanes)
-    messages = empty(N * H, dtype) if keep and two_stages else none
-    history = empty(N * (S - 1) * full, dtype) if keep and S > 1 else none
-    kept = empty((N if keep else B if two_stages else 0) * A * full, dtype)
-    work = scratch(
-        _forward_work(B, I, H, P, V, G, F, C, S, two_stages, plan.row_shards, most_rows, plan.unit_shards, lanes),
-        dtype,
-    )
+    y, start, kept = flat[B * y_row + own_column :], _flat(initial), empty(call.kept, dtype)
+    final = empty(start.size, dtype)
     kernels.recurrent_forward(
-        plan.shards, inputs, tokens, rows, W_ih, W_hh, message, b_ih, b_hh, tag, start, first, count, bounds, y, width,
-        final, messages, history, kept, keep, B, I, H, P, plan.unit_shards, most_rows, work,
+        *arguments, first=first, count=count, bounds=bounds, call=call.numbers, x=inputs, tokens=tokens, table=rows,
+        initial=start, y=y, final=final, kept=kept, work=scratch(call.work, dtype), threads=plan.shards,
     )  # fmt: skip
     if order is not None:
         picked(own[B : B + N], order, out=buffer[B : B + N], out_column=column)
@@ -275,45 +199,44 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None, need_dx=True):
         need_dx = need_dx and not one_hot
         d_start, dx = empty(start.size, dtype), empty((N, I), dtype) if need_dx else none
-        zero = zeros(max(I, H), dtype)
         if dy is None:
-            dy, dy_row = zero, 0
+            dy, dy_row = zeros(P, dtype), 0
         elif order is not None:
             dy, dy_row = picked(dy, order, column, P).ravel(), P
         else:
             dy, dy_row = dy.ravel()[column:], dy.shape[1]
         if isinstance(previous, slice):
-            h, h_row = flat[previous.start * width + column_of_own :], width
+            h, h_row = flat[previous.start * y_row + own_column :], y_row
         else:
-            h, h_row = picked(own, previous, column_of_own, P).ravel(), P
-        dW_ih, dW_hh, d_b_ih, d_b_hh, d_W_hr, d_peephole = [none if d is None else d.ravel() for d in grads]
-        d_message = dW_hh[F * H * P :] if shapes[4] is None else d_W_hr
+            h, h_row = picked(own, previous, own_column, P).ravel(), P
+        own_grads = [none if d is None else d.ravel() for d in grads]
         own_d_hs = none if d_hs is None else d_hs if order is None else empty(d_hs.shape, dtype)
-        parts = max(plan.shards, threads.for_work(4 * N * G * H * H))
+        shards = max(plan.shards, threads.for_work(4 * N * counts.G * layer.H * layer.H))
         V_rows = (V or I) if one_hot else 0
-        work = scratch(
-            _backward_work(N, B, I, H, P, V_rows, C, G, F, S, two_stages, shape.weights, lanes, parts), dtype
-        )
+        back = _backward_call(layer, N, B, V_rows, (y_row, h_row, dy_row), cut, lanes, shards)
         kernels.recurrent_backward(
-            parts, y, width, h, h_row, inputs, tokens, rows, W_ih, W_hh, message, tag, start, first, count,
-            bounds, messages, history, kept, dy, dy_row, _flat(d_final), limit, d_start, dx.ravel(), own_d_hs.ravel(),
-            none if d_table is None else d_table.ravel(), dW_ih, dW_hh, d_message, d_b_ih, d_b_hh, d_peephole, zero,
-            N, B, I, H, P, plan.unit_shards, work, parts,
+            *arguments, first, count, bounds, back.numbers, inputs, tokens, rows, *own_grads,
+            initial=start, y=y, h=h, kept=kept, dy=dy, d_final=_flat(d_final), limit=limit, d_initial=d_start,
+            dx=dx.ravel(), d_table=none if d_table is None else d_table.ravel(), d_hs=own_d_hs.ravel(),
+            work=scratch(back.work, dtype), threads=shards,
         )  # fmt: skip
         if order is not None and d_hs is not None:
             picked(own_d_hs, order, out=d_hs)
         if order is not None and need_dx:
             dx = picked(dx, order)
-        return dx if need_dx else None, _states(d_start, S, B, P, H)
+        return dx if need_dx else None, _states(d_start, layer, B)
 
     def activations():
-        vectors = kept.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
-        found = {name: v for name, v in zip(shape.saved, vectors, strict=True) if name in shape.gates}
-        found |= dict(zip(shape.states[1:], history.reshape(N, S - 1, full).transpose(1, 0, 2), strict=True))
-        rows = slice(None) if order is None else order
-        return {name: np.array(v[rows, :H]) for name, v in found.items()}
+        A, full = counts.A, padded(layer.H, lanes)
+        parts = carve(kept, kernels.kept_room(counts, layer.sizes(B), N, True, lanes))
+        vectors = parts.saved.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
+        states = parts.history.reshape(N, counts.S - 1, full).transpose(1, 0, 2)
+        found = {name: v for name, v in zip(layer.traits.saved, vectors, strict=False) if name in layer.traits.gates}
+        found |= dict(zip(layer.traits.states[1:], states, strict=True))
+        picked_rows = slice(None) if order is None else order
+        return {name: np.array(v[picked_rows, : layer.H]) for name, v in found.items()}
 
-    return _states(final, S, B, P, H), pullback, activations
+    return _states(final, layer, B), pullback, activations
 
 
 def recurrent_layer(
@@ -399,8 +322,9 @@ def _flat(states):
     return states[0].ravel() if len(states) == 1 else np.concatenate([state.ravel() for state in states])
 
 
-def _states(flat, S, B, P, H):
+def _states(flat, layer, B):
     """The inverse of `_flat`: views."""
+    S, H, P = layer.counts.S, layer.H, layer.P
     return (flat.reshape(B, P),) if S == 1 else (flat[: B * P].reshape(B, P), *flat[B * P :].reshape(S - 1, B, H))
 
 
@@ -417,25 +341,22 @@ def stepper(
 
     Cost: 2*B*G*H*(I+P) flop a step, in this thread. Reference twin: fastrnn.reference.cells.cell_forward.
     """
-    B, peephole = checks.integer("B", B, 1), weights.peephole
-    own = weights if peephole is None else weights._replace(peephole=np.array(peephole))
-    layer, dtype, tag, *_ = bound(cell, own)
-    _, _, G, S, A, F, C, I, H, P, two_stages, shapes = layer
-    sizes = kernels.step_sizes(B, I, H, P, G, F, C, S, A, two_stages, lanes_of(dtype.itemsize))
-    arena = empty(sum(sizes), dtype)
-    ih, hh, message, bias, state, _, _ = np.split(arena, np.cumsum(sizes)[:-1])
+    B, per_unit = checks.integer("B", B, 1), weights.per_unit
+    own = weights if per_unit is None else weights._replace(per_unit=np.array(per_unit))
+    layer, dtype, arguments = bound(cell, own)
+    sizes, lanes = layer.sizes(B), lanes_of(dtype.itemsize)
+    room = kernels.step_room(layer.counts, sizes, lanes)
+    arena = empty(room_size(room, lanes), dtype)
+    state = carve(arena, room).state
     state[:] = 0
-    none, arguments = np.empty(0, dtype), (arena, np.array([0, B, I, H, P]), tag)
+    last = arena, np.array([0, *sizes]), arguments.cell
 
     def pack(weights):
         given = bound(cell, weights)
-        checks.only("weights", (given.layer.shapes, given.dtype), (shapes, dtype))
-        if peephole is not None:
-            own.peephole[:] = weights.peephole
-        kernels.pack_layer(
-            1, given.W_ih, given.W_hh, given.message, given.b_ih, given.b_hh, none, tag, I, H, P, ih, hh, message, bias,
-            none, none, 1,
-        )  # fmt: skip
+        checks.only("weights", (given.layer.shapes, given.dtype), (layer.shapes, dtype))
+        if per_unit is not None:
+            own.per_unit[:] = weights.per_unit
+        kernels.pack_step(*given.arguments, numbers=last[1], arena=arena)
 
-    step = kernels.step.resolved(empty(B * I, dtype), empty(B * P, dtype), *arguments)
-    return step, arguments, _states(state, S, B, P, H), pack
+    step = kernels.step.resolved(empty(B * layer.I, dtype), empty(B * layer.P, dtype), *last)
+    return step, last, _states(state, layer, B), pack

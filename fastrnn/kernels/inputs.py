@@ -4,12 +4,33 @@ Rows are tokens in the order of memory: step t owns rows first[t] .. first[t]+co
 order": for each block of `lanes` units, its gates' vectors side by side.
 """
 
-import numpy as np
+from typing import NamedTuple
 
 from fastrnn.kernels.jit import device, layout
-from fastrnn.kernels.matmul import ROW_BLOCK, copy_rows, row_blocks, spread_size, tile_block
-from fastrnn.kernels.pack import panel_size, split
+from fastrnn.kernels.matmul import (
+    ROW_BLOCK,
+    Panels,
+    Rows,
+    by_rows,
+    copy_rows,
+    repeated,
+    row_blocks,
+    spread_size,
+    tile_block,
+)
+from fastrnn.kernels.pack import split
 from fastrnn.kernels.pointers import lanes, load, store
+
+
+class Chunk(NamedTuple):
+    """The rows low..high-1 of the steps begin..end-1, and vectors left..right-1 of their pre-activations."""
+
+    begin: int
+    end: int
+    low: int
+    high: int
+    left: int
+    right: int
 
 
 @layout
@@ -31,58 +52,55 @@ def chunk_end(count, begin, rows, most):
 
 
 @layout
-def input_work(I, rows, width):
+def input_size(I, rows, width):
     """Elements of workspace for the gathered inputs of a chunk, or for one block of a step's rows."""
     return max(chunk_rows(rows) * (I + width), spread_size(I, width))
 
 
 @device
-def look_up(tokens, first_row, rows, table, size, bias, z, z_row, left, right):
+def look_up(tokens, first_row, rows, table, bias, z, chunk):
     """z = bias + the rows of a table in panels that the tokens name."""
-    width = lanes(z)
+    width = lanes(z.data)
     for i in range(rows):
-        for p in range(left, right):
-            row = load(table + (p * size + tokens[first_row + i] * width))
-            store(z + (i * z_row + (p - left) * width), row + load(bias + p * width))
+        for p in range(chunk.left, chunk.right):
+            row = load(table.data + (p * table.size + tokens[first_row + i] * width))
+            store(z.data + (i * z.row + (p - chunk.left) * width), row + load(bias + p * width))
 
 
 @device
-def project(x, tokens, first, count, start, stop, low, high, I, W_ih, bias, z, z_row, left, right, work):
-    """z = bias + x W_ih^T for the steps start..stop-1, their rows low..high-1, and the panels left..right-1.
+def project(inputs, order, chunk, I, bias, z, work):
+    """z = bias + x W_ih^T for a chunk, row after row.
 
-    The rows of a chunk are gathered first, so that few rows a step still share one reading of the weights.
+    inputs: Inputs; z: Rows; work: input_size(...) elements. The rows of a chunk are gathered first, so that few rows a
+    step still share one reading of the weights.
     """
-    width = lanes(z)
-    size = panel_size(I, width)
-    stride, total = I + width, np.int64(0)
-    none, one = np.int64(0), np.int64(1)  # not literals, for which tile_block would be compiled again
-    for t in range(start, stop):
-        rows = max(0, min(high, count[t]) - low)
-        row = first[t] + low
-        if tokens.size:
-            look_up(tokens, row, rows, W_ih, size, bias, z + total * z_row, z_row, left, right)
-        elif stop - start > 1:
-            copy_rows(work + total * stride, stride, x + row * I, I, rows, I)
+    width, steps = lanes(z.data), chunk.end - chunk.begin
+    columns, start = (chunk.right - chunk.left) * width, repeated(bias + chunk.left * width)
+    panels = Panels(inputs.panels.data + chunk.left * inputs.panels.size, inputs.panels.size)
+    row, total = I + width, 0
+    for t in range(chunk.begin, chunk.end):
+        rows = max(0, min(chunk.high, order.count[t]) - chunk.low)
+        first = order.first[t] + chunk.low
+        if inputs.tokens.size:
+            look_up(inputs.tokens, first, rows, inputs.panels, bias, Rows(z.data + total * z.row, z.row), chunk)
+        elif steps > 1:
+            copy_rows(work + total * row, row, inputs.x + first * I, I, rows, I)
         else:
-            row_blocks(
-                rows, I, x + row * I, I, W_ih + left * size, size, bias + left * width, none, z, z_row,
-                (right - left) * width, work,
-            )  # fmt: skip
+            row_blocks(rows, columns, I, by_rows(inputs.x + first * I, I), panels, start, z, work)
         total += rows
-    if not tokens.size and stop - start > 1:
-        tile_block(
-            total, I, work, stride, one, W_ih + left * size, size, bias + left * width, none, z, z_row,
-            (right - left) * width,
-        )  # fmt: skip
+    if not inputs.tokens.size and steps > 1:
+        tile_block(total, columns, I, by_rows(work, row), panels, start, z)
 
 
 @device
-def project_table(part, parts, weight, I, W_ih, bias, table, V, panels, work):
-    """The rows of a table, projected into panels that `look_up` reads."""
-    width = lanes(weight)
-    own = work + part * spread_size(I, width)
-    for p in range(split(panels, parts, part), split(panels, parts, part + 1)):
-        source, target = W_ih + p * panel_size(I, width), table + p * panel_size(V, width)
-        row_blocks(
-            V, I, weight, I, source, panel_size(I, width), bias + p * width, np.int64(0), target, width, width, own
-        )  # fmt: skip
+def project_table(shard, shards, rows, V, I, inputs, count, bias, table, work):
+    """The rows (V, I) of a table, projected into panels that `look_up` reads.
+
+    inputs: `count` Panels of W_ih; table: as many, out; work: spread_size(I, lanes) elements a shard.
+    """
+    width = lanes(rows)
+    own = work + shard * spread_size(I, width)
+    for p in range(split(count, shards, shard), split(count, shards, shard + 1)):
+        source = Panels(inputs.data + p * inputs.size, inputs.size)
+        target = Rows(table.data + p * table.size, width)
+        row_blocks(V, width, I, by_rows(rows, I), source, repeated(bias + p * width), target, own)

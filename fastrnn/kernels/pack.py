@@ -4,6 +4,8 @@ A panel holds `lanes` columns of a matrix S (K, N): element (k, lane) at k*lanes
 Panels lie `panel_size` elements apart. Weights are packed once a call, the operands of big products block by block.
 """
 
+import numpy as np
+
 from fastrnn.kernels.jit import device, layout
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import element, lanes, load_first, set_element, store, transpose
@@ -79,10 +81,17 @@ def _pack_weights(shard, shards, weight, k_stride, n_stride, K, N, gates, panels
 
 
 @device
-def pack_weights(weight, k_stride, n_stride, K, N, gates, panels, threads):
-    """Pack the (K, N) matrices of `gates` gates that lie N columns apart; a unit block's gates become neighbours.
+def pack_weights(weight, K, N, gates, panels, threads):
+    """Pack the matrices (N, K) of `gates` gates one below the other; a block of units' gates become neighbours.
 
-    weight: element (k, n) of gate g at k*k_stride + (g*N + n)*n_stride, one of the strides 1.
-    panels: gates*ceil(N/lanes) panels of panel_size(K, lanes); panel u*gates + g holds units u*lanes... of gate g.
+    panels: gates*ceil(N/lanes) panels of panel_size(K, lanes); panel u*gates + g holds the units u*lanes... of gate g.
     """
-    share(threads, _pack_weights, (threads, weight, k_stride, n_stride, K, N, gates, panels))
+    one = np.int64(1)  # not a literal, for which the packing would be compiled again
+    share(threads, _pack_weights, (threads, weight, one, K, K, N, gates, panels))
+
+
+@device
+def pack_transposed(weight, K, N, panels, threads):
+    """Pack a matrix (K, N)."""
+    one = np.int64(1)  # nor here
+    share(threads, _pack_weights, (threads, weight, N, one, K, N, one, panels))

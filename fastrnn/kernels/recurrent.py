@@ -2,275 +2,456 @@
 takes the products for the inputs and the weights.
 """
 
-import numpy as np
+from typing import NamedTuple
 
-from fastrnn.kernels.cells import (
+from fastrnn.kernels.cells import weights_backward
+from fastrnn.kernels.cells.shape import (
     apart,
     columns,
+    counts,
     gates,
     hidden,
+    if_weights,
     load_columns,
+    load_noted,
     load_rest,
     load_weights,
+    noted,
+    outputs,
+    projected,
+    recurrent,
     saved,
-    stages,
     states,
-    unit_weights,
-    weights_backward,
 )
 from fastrnn.kernels.embedding import scatter_add
+from fastrnn.kernels.frame import Cut, Inputs, Kept, Order, PackedWeights, Sizes, Upstream, Weights
 from fastrnn.kernels.inputs import project_table
 from fastrnn.kernels.jit import Kernel, device, layout
-from fastrnn.kernels.matmul import column_sums, copy_rows, product, product_work, spread_size
+from fastrnn.kernels.matmul import (
+    Panels,
+    Rows,
+    Shape,
+    by_rows,
+    column_sums,
+    copy_rows,
+    multiply,
+    product_room,
+    repeated,
+    spread_size,
+    transposed,
+)
 from fastrnn.kernels.pack import pack_weights, padded, panel_size, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.pointers import lanes, load_first, pointer, store, store_many
-from fastrnn.kernels.sequence import backward_work, forward_work, sequence_backward, sequence_forward
+from fastrnn.kernels.pointers import (
+    element,
+    lanes,
+    load_first,
+    pointer,
+    set_element,
+    store,
+    store_first,
+    store_many,
+)
+from fastrnn.kernels.sequence import backward_room, forward_room, sequence_backward, sequence_forward
+from fastrnn.kernels.simd import zeros
+from fastrnn.kernels.workspace import Elements, carve, room_size
+
+
+class PackedRoom(NamedTuple):
+    """A layer's weights as the forward loop reads them."""
+
+    ih: Elements
+    hh: Elements
+    message: Elements
+    bias: Elements
+    table: Elements  # the rows of a table, that went through W_ih and the biases
 
 
 @layout
-def packed_sizes(I, H, P, V, G, F, C, two_stages, width):
-    """Elements of a layer's packed parts: W_ih, W_hh, the message's weights, the biases, and the projected table."""
-    units = padded(H, width) // width
-    return (
-        G * units * panel_size(I, width),
-        F * units * panel_size(P, width),
-        padded(P, width) // width * panel_size(H, width) if two_stages else 0,
-        C * units * width,
-        G * units * panel_size(V, width) if V > 0 else 0,
+def packed_room(counts, sizes, V, width):
+    """The memory of packed weights; V: rows of a table, or 0."""
+    (_, I, H, P), blocks = sizes, padded(sizes.H, width) // width
+    return PackedRoom(
+        ih=counts.G * blocks * panel_size(I, width),
+        hh=counts.F * blocks * panel_size(P, width),
+        message=counts.outputs * padded(P, width) // width * panel_size(H, width),
+        bias=counts.C * blocks * width,
+        table=counts.G * blocks * panel_size(V, width) if V > 0 else 0,
     )
 
 
-@Kernel
-def pack_layer(W_ih, W_hh, W_message, b_ih, b_hh, table, cell, I, H, P, ih, hh, message, bias, rows, work, parts):
-    """Weights into panels, biases into tile order, and a table's rows through W_ih and the biases.
-
-    Parameters (flat arrays)
-    ----------
-    W_ih, W_hh, W_message : (G*H, I), (at least F*H, P), (P, H) with two stages
-    b_ih, b_hh : (G*H,) each, or empty
-    table : (V, I), or empty
-    ih, hh, message, bias, rows : out, packed_sizes(...) elements each. bias: for each block of units its gates' vectors
-        side by side; behind them the vectors of the hidden part that a cell keeps apart
-    work : parts*spread_size(I, lanes) elements with a table
-
-    Cost: every weight read and written once, and 2*V*G*H*I flop for a table.
-    """
-    width = lanes(pointer(W_ih))
-    G, full = gates(cell), padded(H, width)
-    one, V = np.int64(1), table.size // max(I, 1)  # not a literal, for which the packing would be compiled again
-    pack_weights(W_ih, one, I, I, H, one * G, ih, parts)
-    pack_weights(W_hh, one, P, P, H, one * hidden(cell), hh, parts)
-    if stages(cell) == 2:
-        pack_weights(W_message, one, H, H, P, one, message, parts)
+@device
+def _pack_bias(cell, b_ih, b_hh, H, bias):
+    """Both biases of each gate, added; of gates whose hidden part is kept apart, that part's behind all others."""
+    width, G, Q = lanes(bias), gates(cell), apart(cell)
+    full, together = padded(H, width), hidden(cell) - Q
     for g in range(G):
-        own_hidden = apart(cell) and g == G - 1
+        own_hidden = together <= g < hidden(cell)
         for u in range(0, full, width):
             total = load_first(pointer(b_ih) + (g * H + u), min(H - u, b_ih.size))  # zeros without biases
-            other = load_first(pointer(b_hh) + (g * H + u), min(H - u, b_hh.size))
-            store(pointer(bias) + (u * G + g * width), total if own_hidden else total + other)
+            other = load_first(pointer(b_hh) + (g * H + u), min(H - u, b_hh.size) if g < recurrent(cell) else 0)
+            store(bias + (u * G + g * width), total if own_hidden else total + other)
             if own_hidden:
-                store(pointer(bias) + (G * full + u), other)
-    if V > 0:
-        share(
-            parts, project_table,
-            (parts, pointer(table), I, pointer(ih), pointer(bias), pointer(rows), V, G * full // width, pointer(work)),
-        )  # fmt: skip
-        bias[: G * full] = 0.0  # the table's rows began from it
+                store(bias + (G * full + u * Q + (g - together) * width), other)
+
+
+@device
+def pack_layer(cell, sizes, weights, packed, threads):
+    """Weights into panels, biases into tile order; packed: a PackedRoom. Cost: every weight read and written once."""
+    pack_weights(weights.W_ih, sizes.I, sizes.H, gates(cell), packed.ih, threads)
+    pack_weights(weights.W_hh, sizes.P, sizes.H, hidden(cell), packed.hh, threads)
+    if outputs(cell):
+        pack_weights(weights.W_message, sizes.H, sizes.P, 1, packed.message, threads)
+    _pack_bias(cell, weights.b_ih, weights.b_hh, sizes.H, packed.bias)
+
+
+@device
+def _layer_weights(cell, sizes, W_ih, W_hh, W_hr, b_ih, b_hh):
+    """Weights of arrays as Python has them."""
+    message = pointer(W_hh) + hidden(cell) * sizes.H * sizes.P  # the rows of the gate that it feeds
+    if projected(cell):
+        message = pointer(W_hr)
+    return Weights(pointer(W_ih), pointer(W_hh), message, b_ih, b_hh)
+
+
+class KeptRoom(NamedTuple):
+    """What a layer's forward pass leaves for the backward pass beside y."""
+
+    messages: Elements  # (N, H), with a message
+    history: Elements  # (N, S-1, padded H): the other states
+    saved: Elements  # (N, blocks, A, lanes)
+    sums: Elements  # (N, R)
 
 
 @layout
-def recurrent_forward_work(B, I, H, P, V, G, F, C, S, two_stages, row_shards, most_rows, unit_shards, width):
-    """Elements of workspace that `recurrent_forward` needs; V: rows of a table, or 0."""
-    ih, hh, message, bias, rows = packed_sizes(I, H, P, V, G, F, C, two_stages, width)
-    time_loop = forward_work(B, I, H, C, S, row_shards, most_rows, unit_shards, width)
-    table = row_shards * unit_shards * spread_size(I, width) if V > 0 else 0
-    return ih + hh + message + bias + rows + max(time_loop, table)
+def kept_room(counts, sizes, N, keeping, width):
+    """The memory of what is kept; without `keeping` what the stages of one step hand on."""
+    full, rows = padded(sizes.H, width), N if keeping else 0
+    return KeptRoom(
+        messages=counts.outputs * rows * sizes.H,
+        history=rows * (counts.S - 1) * full,
+        saved=(rows if keeping else counts.outputs * sizes.B) * counts.A * full,
+        sums=rows * counts.R,
+    )
+
+
+class ForwardRoom(NamedTuple):
+    """Workspace of `recurrent_forward`."""
+
+    packed: Elements
+    rest: Elements  # of the time loop, or of the table's products
+
+
+@layout
+def layer_forward_room(counts, sizes, cut, V, width):
+    """The workspace of `recurrent_forward`."""
+    loop = room_size(forward_room(counts, sizes, cut, width), width)
+    table = cut.row_shards * cut.unit_shards * spread_size(sizes.I, width) if V > 0 else 0
+    return ForwardRoom(packed=room_size(packed_room(counts, sizes, V, width), width), rest=max(loop, table))
 
 
 @Kernel
 def recurrent_forward(
-    x, tokens, table, W_ih, W_hh, W_message, b_ih, b_hh, cell, initial, first, count, bounds, y, y_row, final, messages,
-    history, kept, keeping, B, I, H, P, unit_shards, most_rows, work,
+    W_ih, W_hh, W_hr, b_ih, b_hh, cell, first, count, bounds, call, x, tokens, table, initial, y, final, kept, work,
+    threads,
 ):  # fmt: skip
     """Run a layer over all steps.
 
-    Parameters: as `pack_layer`'s and `sequence_forward`'s; tokens stand for one-hot rows of size I, or for rows of the
-    table. work : recurrent_forward_work(...) elements.
-    Reference twin: fastrnn.reference.sequence.sequence_forward.
+    Parameters (flat arrays)
+    ----------
+    W_ih, W_hh, W_hr : (G*H, I), (recurrent*H, P), and with a projection (P, H); b_ih, b_hh : (G*H,) and (recurrent*H,),
+        or empty
+    cell : the tag
+    first, count, bounds : see frame.Order
+    call : an item of frame.CALL; V : rows of the table, or 0
+    x : (N, I), or empty with tokens (N,), which stand for one-hot rows of size I, or for rows of the table (V, I)
+    initial, final : h (B, P), then the other states (S-1, B, H); read, and written
+    y : out, h_t of row n at n*y_row
+    kept : out, kept_room(...)
+    work : layer_forward_room(...)
+    threads : shards of the loop
+
+    Cost: as `sequence_forward`, and 2*V*G*H*I flop for a table. Reference twin:
+    fastrnn.reference.sequence.sequence_forward.
     """
-    width = lanes(pointer(y))
-    V, parts = table.size // max(I, 1), (bounds.size - 1) * unit_shards
-    ih_size, hh_size, message_size, bias_size, rows_size = packed_sizes(
-        I, H, P, V, gates(cell), hidden(cell), columns(cell), stages(cell) == 2, width
-    )
-    ih, rest = work[:ih_size], work[ih_size:]
-    hh, rest = rest[:hh_size], rest[hh_size:]
-    message, rest = rest[:message_size], rest[message_size:]
-    bias, rest = rest[:bias_size], rest[bias_size:]
-    rows, rest = rest[:rows_size], rest[rows_size:]
-    pack_layer(W_ih, W_hh, W_message, b_ih, b_hh, table, cell, I, H, P, ih, hh, message, bias, rows, rest, parts)
-    inputs, size = (rows, V) if V > 0 else (ih, I)
+    width, own = lanes(pointer(y)), call[0]
+    sizes, cut = Sizes(own.B, own.I, own.H, own.P), Cut(bounds.size - 1, own.unit_shards, own.most_rows)
+    N, V, keeping, many = own.N, own.V, own.keeping > 0, counts(cell)
+    room = carve(pointer(work), layer_forward_room(many, sizes, cut, V, width))
+    packed = carve(room.packed, packed_room(many, sizes, V, width))
+    pack_layer(cell, sizes, _layer_weights(cell, sizes, W_ih, W_hh, W_hr, b_ih, b_hh), packed, threads)
+    panels = Panels(packed.ih, panel_size(own.I, width))
+    if V > 0:
+        vectors = padded(own.H, width) // width * gates(cell)
+        projected_table = Panels(packed.table, panel_size(V, width))
+        share(
+            threads, project_table,
+            (threads, pointer(table), V, own.I, panels, vectors, packed.bias, projected_table, room.rest),
+        )  # fmt: skip
+        panels = projected_table
+        for i in range(0, vectors * width, width):  # the table's rows began from the bias
+            store(packed.bias + i, zeros(packed.bias))
+    inputs, order = Inputs(pointer(x), tokens, panels), Order(first, count, bounds, cut)
+    weights, parts = PackedWeights(packed.hh, packed.message, packed.bias), kept_room(many, sizes, N, keeping, width)
+    parts = carve(pointer(kept), parts)
+    to = Kept(pointer(y), own.y_row, parts.messages, parts.history, parts.saved, parts.sums)
     sequence_forward(
-        x, tokens, inputs, hh, message, bias, cell, initial, first, count, bounds, y, y_row, final, messages, history,
-        kept, keeping, B, size, H, P, unit_shards, most_rows, rest,
+        cell, sizes, order, inputs, weights, pointer(initial), pointer(final), to, keeping, room.rest
     )  # fmt: skip
 
 
-@device
-def _unit_weights_part(part, cell, parts, dz, y, y_row, first, count, initial, history, B, H, P, total):
-    """Sums over all rows, in the order of the steps, for the units of one part."""
-    width = lanes(dz)
-    C, S, full = columns(cell), states(cell), padded(H, width)
-    blocks = full // width
-    for unit in range(split(blocks, parts, part) * width, split(blocks, parts, part + 1) * width, width):
-        for t in range(count.size):
-            for row in range(count[t]):
-                n = first[t] + row
-                prev, prev_step, h_prev = initial + (B * full + row * full + unit), B * full, initial + row * full
-                if t > 0:
-                    before = first[t - 1] + row
-                    prev, prev_step, h_prev = history + (before * (S - 1) * full + unit), full, y + before * y_row
-                d_columns = load_columns(cell, dz + (n * C * H + unit), H, H - unit)
-                own_h = load_first(y + (n * y_row + unit), P - unit)
-                state = (own_h,) + load_rest(cell, history + (n * (S - 1) * full + unit), full)
-                own_h = load_first(h_prev + unit, P - unit)
-                state_prev = (own_h,) + load_rest(cell, prev, prev_step)
-                sums = load_weights(cell, total + unit, full)
-                store_many(total + unit, full, weights_backward(cell, sums, d_columns, state, state_prev))
+class WeightsRoom(NamedTuple):
+    """Workspace of the per-unit weights' gradients."""
 
-
-@device
-def _unit_weights(cell, dz, y, y_row, first, count, initial, history, B, H, P, d_weights, work, parts):
-    """The gradients (weights, H) of the tag's per-unit arrays."""
-    if d_weights.size == 0:
-        return
-    width = lanes(pointer(dz))
-    full = padded(H, width)
-    total, start = work[: d_weights.size // H * full], pointer(work[d_weights.size // H * full :])
-    total[:] = 0.0
-    copy_rows(start, full, pointer(initial), P, B, P)
-    copy_rows(start + B * full, full, pointer(initial) + B * P, H, (states(cell) - 1) * B, H)
-    share(
-        parts, _unit_weights_part,
-        (cell, parts, pointer(dz), pointer(y), y_row, first, count, start, pointer(history), B, H, P, pointer(total)),
-    )  # fmt: skip
-    copy_rows(pointer(d_weights), H, pointer(total), full, d_weights.size // H, H)
+    total: Elements  # rows (padded H)
+    initial: Elements  # the initial states, rows (padded H)
 
 
 @layout
-def recurrent_backward_work(N, B, I, H, P, V, C, G, F, S, two_stages, weights, width, parts):
-    """Elements of workspace that `recurrent_backward` needs; V: rows of a table, or of one-hot tokens, or 0."""
-    full, K = padded(H, width), C * H
-    products = max(product_work(G * H, P, N, width, parts), product_work(N, I, G * H, width, parts))
-    products = max(products, product_work(G * H, I, max(N, V), width, parts), product_work(V, I, G * H, width, parts))
-    products = max(products, product_work(P, H, N, width, parts) if two_stages else 0)
-    through_time = max(backward_work(B, H, P, F, S, two_stages, width), (weights + S * B) * full)
-    own = padded(N * K, width) + padded(V * K, width) + padded(K, width) + (padded(N * P, width) if two_stages else 0)
-    return own + max(through_time, products)
+def weights_room(counts, sizes, width):
+    """The workspace of the per-unit weights' gradients."""
+    full = padded(sizes.H, width)
+    return WeightsRoom(total=counts.W * full, initial=counts.S * sizes.B * full if counts.W > 0 else 0)
+
+
+@device
+def _weights_shard(shard, shards, cell, sizes, order, kept, dz, room):
+    """Sums over all rows, in the order of the steps, for the units of one shard."""
+    (B, _, H, P), width = sizes, lanes(dz)
+    C, S, A, full = columns(cell), states(cell), saved(cell), padded(H, width)
+    blocks = full // width
+    for unit in range(split(blocks, shards, shard) * width, split(blocks, shards, shard + 1) * width, width):
+        for t in range(order.count.size):
+            for row in range(order.count[t]):
+                n = order.first[t] + row
+                prev, prev_size, h_prev = (
+                    room.initial + (B * full + row * full + unit),
+                    B * full,
+                    room.initial + row * full,
+                )
+                if t > 0:
+                    before = order.first[t - 1] + row
+                    prev, prev_size = kept.history + (before * (S - 1) * full + unit), full
+                    h_prev = kept.y + before * kept.y_row
+                d_columns = load_columns(cell, dz + (n * C * H + unit), H, H - unit)
+                h = load_first(kept.y + (n * kept.y_row + unit), P - unit)
+                state = (h,) + load_rest(cell, kept.history + (n * (S - 1) * full + unit), full)
+                state_prev = (load_first(h_prev + unit, P - unit),) + load_rest(cell, prev, prev_size)
+                notes = load_noted(cell, kept.saved + (n * A * full + unit * A + (A - noted(cell)) * width), width)
+                total = load_weights(cell, room.total + unit, full)
+                total = weights_backward(cell, total, d_columns, state, state_prev, notes)
+                store_many(room.total + unit, full, total)
+
+
+@device
+def _weights_gradients(cell, sizes, order, kept, initial, dz, d_per_unit, work, threads):
+    """The gradients (W, H) of the per-unit weights; none if d_per_unit is empty."""
+    if d_per_unit.size == 0:
+        return
+    (B, _, H, P), width = sizes, lanes(dz)
+    full, W = padded(H, width), d_per_unit.size // H
+    room = carve(work, weights_room(counts(cell), sizes, width))
+    for i in range(0, W * full, width):
+        store(room.total + i, zeros(dz))
+    copy_rows(room.initial, full, initial, P, B, P)
+    copy_rows(room.initial + B * full, full, initial + B * P, H, (states(cell) - 1) * B, H)
+    share(threads, _weights_shard, (threads, cell, sizes, order, kept, dz, room))
+    copy_rows(pointer(d_per_unit), H, room.total, full, W, H)
+
+
+class BackwardRoom(NamedTuple):
+    """Workspace of `recurrent_backward`."""
+
+    dz: Elements  # (N, C*H)
+    d_bias: Elements  # (C*H,): its sums over the rows
+    dz_message: Elements  # (N, P), with a message
+    d_rows: Elements  # (V, C*H): its sums over each token
+    zero: Elements  # (max(I, P, H),)
+    rest: Elements  # of the time loop, the per-unit weights or the products
+
+
+@layout
+def layer_backward_room(counts, sizes, cut, N, V, width, threads):
+    """The workspace of `recurrent_backward`; V: rows of a table, or of one-hot tokens, or 0."""
+    (_, I, H, P), GH = sizes, counts.G * sizes.H
+    rest = max(
+        room_size(backward_room(counts, sizes, cut, width), width),
+        room_size(weights_room(counts, sizes, width), width),
+        room_size(product_room(Shape(GH, P, N), width, threads), width),
+        room_size(product_room(Shape(N, I, GH), width, threads), width),
+        room_size(product_room(Shape(GH, I, max(N, V)), width, threads), width),
+        room_size(product_room(Shape(V, I, GH), width, threads), width),
+        room_size(product_room(Shape(P, H, N), width, threads), width) if counts.outputs else 0,
+    )
+    return BackwardRoom(
+        dz=N * counts.C * H,
+        d_bias=counts.C * H,
+        dz_message=counts.outputs * N * P,
+        d_rows=V * counts.C * H,
+        zero=max(I, H),
+        rest=rest,
+    )
+
+
+@device
+def _recurrent_products(cell, sizes, dz, h_prev, N, dW_hh, zero, work, threads):
+    """The gradients of the rows of W_hh whose gates h_{t-1} feeds. h_prev: Rows (N, P)."""
+    (_, _, H, P), K, together = sizes, columns(cell) * sizes.H, (hidden(cell) - apart(cell)) * sizes.H
+    h, none = by_rows(h_prev.data, h_prev.row), repeated(zero)
+    left, target = transposed(by_rows(dz, K)), Rows(dW_hh, P)
+    multiply(left, h, none, target, Shape(together, P, N), work, threads)
+    if apart(cell):
+        left, target = transposed(by_rows(dz + gates(cell) * H, K)), Rows(dW_hh + together * P, P)
+        multiply(left, h, none, target, Shape(apart(cell) * H, P, N), work, threads)
+
+
+@device
+def _bias_gradients(cell, sizes, d_bias, d_b_ih, d_b_hh):
+    """From the sums of dz over all rows."""
+    H, first = sizes.H, (hidden(cell) - apart(cell)) * sizes.H
+    for k in range(d_b_ih.size):
+        d_b_ih[k] = element(d_bias + k)
+    for k in range(d_b_hh.size):
+        own_hidden = first <= k < hidden(cell) * H
+        d_b_hh[k] = element(d_bias + (k - first + gates(cell) * H if own_hidden else k))
+
+
+@device
+def _token_gradients(cell, sizes, V, W_ih, dW_ih, table, d_table, room, threads):
+    """The gradients of W_ih and of a table from the sums of dz over each token."""
+    I, K, GH = sizes.I, columns(cell) * sizes.H, gates(cell) * sizes.H
+    d_rows, none = by_rows(room.d_rows, K), repeated(room.zero)
+    if table.size == 0:
+        for k in range(GH):
+            for v in range(V):
+                dW_ih[k * V + v] = element(room.d_rows + (v * K + k))
+        return
+    if d_table.size:
+        target = Rows(pointer(d_table), I)
+        multiply(d_rows, by_rows(pointer(W_ih), I), none, target, Shape(V, I, GH), room.rest, threads)
+    if dW_ih.size:
+        target = Rows(pointer(dW_ih), I)
+        multiply(transposed(d_rows), by_rows(pointer(table), I), none, target, Shape(GH, I, V), room.rest, threads)
 
 
 @Kernel
 def recurrent_backward(
-    y, y_row, h, h_row, x, tokens, table, W_ih, W_hh, W_message, cell, initial, first, count, bounds, messages, history,
-    kept, dy, dy_row, d_final, limit, d_initial, dx, d_hs, d_table, dW_ih, dW_hh, dW_message, d_b_ih, d_b_hh, d_weights,
-    zero, N, B, I, H, P, unit_shards, work, parts,
+    W_ih, W_hh, W_hr, b_ih, b_hh, cell, first, count, bounds, call, x, tokens, table, dW_ih, dW_hh, d_b_ih, d_b_hh,
+    dW_hr, d_per_unit, initial, y, h, kept, dy, d_final, limit, d_initial, dx, d_table, d_hs, work, threads,
 ):  # fmt: skip
     """The gradients of a layer's inputs, initial states and weights.
 
-    Parameters (as `recurrent_forward` and `sequence_backward`, and)
+    Parameters (as `recurrent_forward`, and)
     ----------
+    call : V : rows of the table, or I of one-hot tokens, or 0
     h : h_{t-1} of row n at n*h_row
-    dx : (N, I), out; with tokens empty
-    d_table : (V, I), out, with a table; d_rows of one-hot tokens go to dW_ih^T
-    dW_ih, dW_hh, dW_message, d_b_ih, d_b_hh : as the weights, out; of dW_hh the rows of the gates that h_{t-1} feeds
-    an empty dx or gradient of a parameter is not computed
-    d_weights : (weights, H), out: of the cell's per-unit arrays
-    zero : at least max(I, H) zeros
-    work : recurrent_backward_work(...) elements
-    parts : shards of the products
+    dy : h_t's cotangent of row n at n*dy_row; a dy_row of 0 repeats one row (of zeros, for none)
+    d_final, d_initial : as final and initial, in and out
+    limit : largest size of an element of dL/dh_t at every step, before it goes through the cell
+    dx : (N, I), out, not with tokens; d_table : (V, I), out, with a table; d_hs : (N, P), out: dL/dh_t as it went
+        through the cell
+    dW_ih, dW_hh, d_b_ih, d_b_hh, dW_hr, d_per_unit : out, as the weights; d_per_unit (W, H)
+        any of dx to d_per_unit that is empty is not computed
+    work : layer_backward_room(...)
+    threads : shards of the products, at least as many as of the loop
 
-    Cost: 2*N*H*(2*C*I + 2*G*P + G*P) flop, without I's share with tokens. Reference twin: fastrnn.reference.sequence.
+    Cost: 2*N*H*(2*G*I + 2*F*P) flop, without I's share with tokens. Reference twin: fastrnn.reference.sequence.
     """
-    width = lanes(pointer(y))
-    G, C = gates(cell), columns(cell)
-    K, gate_columns = C * H, G * H
-    V = I if table.size == 0 else table.size // max(I, 1)
-    one, none = np.int64(1), np.int64(0)  # not literals, for which the product would be compiled again
-    dz, rest = work[: N * K], work[padded(N * K, width) :]
-    sums, rest = rest[:K], rest[padded(K, width) :]
-    d_output = rest[: N * P if stages(cell) == 2 else 0]
-    rest = rest[padded(d_output.size, width) :]
+    width, own, many = lanes(pointer(y)), call[0], counts(cell)
+    sizes, cut = Sizes(own.B, own.I, own.H, own.P), Cut(bounds.size - 1, own.unit_shards, own.most_rows)
+    N, I, H, P, V = own.N, own.I, own.H, own.P, own.V
+    K, GH, order = columns(cell) * H, gates(cell) * H, Order(first, count, bounds, cut)
+    room = carve(pointer(work), layer_backward_room(many, sizes, cut, N, V, width, threads))
+    for i in range(0, max(I, H), width):
+        store_first(room.zero + i, zeros(room.zero), max(I, H) - i)
+    parts = carve(pointer(kept), kept_room(many, sizes, N, True, width))
+    from_forward = Kept(pointer(y), own.y_row, parts.messages, parts.history, parts.saved, parts.sums)
+    weights = _layer_weights(cell, sizes, W_ih, W_hh, W_hr, b_ih, b_hh)
+    upstream = Upstream(pointer(dy), own.dy_row, pointer(d_hs), d_hs.size > 0, limit)
     sequence_backward(
-        y, y_row, W_hh, W_message, cell, initial, first, count, bounds, messages, history, kept, dy, dy_row, d_final,
-        limit, d_initial, dz, d_output, d_hs, B, H, P, unit_shards, rest,
+        cell, sizes, order, weights, pointer(initial), from_forward, upstream, pointer(d_final), pointer(d_initial),
+        room.dz, room.dz_message, room.rest,
     )  # fmt: skip
-    unit_weights(cell, _unit_weights, (dz, y, y_row, first, count, initial, history, B, H, P, d_weights, rest, parts))
-    together = (hidden(cell) - apart(cell)) * H
+    if_weights(
+        cell, _weights_gradients,
+        (sizes, order, from_forward, pointer(initial), room.dz, d_per_unit, room.rest, threads),
+    )  # fmt: skip
+    none, dz = repeated(room.zero), by_rows(room.dz, K)
     if dW_hh.size:
-        product(dz, one, K, h, h_row, one, zero, none, dW_hh, P, together, P, N, rest, parts)
-    if apart(cell) and dW_hh.size:
-        product(dz[gate_columns:], one, K, h, h_row, one, zero, none, dW_hh[together * P :], P, H, P, N, rest, parts)
-    if stages(cell) == 2 and dW_message.size:
-        product(d_output, one, P, messages, H, one, zero, none, dW_message, H, P, H, N, rest, parts)
+        h_prev = Rows(pointer(h), own.h_row)
+        _recurrent_products(cell, sizes, room.dz, h_prev, N, pointer(dW_hh), room.zero, room.rest, threads)
+    d_message, wanted = pointer(dW_hh) + hidden(cell) * H * P, dW_hh.size > 0
+    if projected(cell):
+        d_message, wanted = pointer(dW_hr), dW_hr.size > 0
+    if outputs(cell) and wanted:
+        left, right = transposed(by_rows(room.dz_message, P)), by_rows(parts.messages, H)
+        multiply(left, right, none, Rows(d_message, H), Shape(P, H, N), room.rest, threads)
     if d_b_ih.size + d_b_hh.size:
-        column_sums(dz, N, K, sums, np.bool_(False), parts)
-    for k in range(d_b_ih.size):
-        d_b_ih[k] = sums[k]
-    for k in range(d_b_hh.size):
-        d_b_hh[k] = sums[k + H] if apart(cell) and k >= together else sums[k]
+        column_sums(room.dz, N, K, room.d_bias, False, threads)
+        _bias_gradients(cell, sizes, room.d_bias, d_b_ih, d_b_hh)
     if tokens.size == 0:
         d_table[:] = 0.0
         if dx.size:
-            product(dz, K, one, W_ih, I, one, zero, none, dx, I, N, I, gate_columns, rest, parts)
+            target = Rows(pointer(dx), I)
+            multiply(dz, by_rows(pointer(W_ih), I), none, target, Shape(N, I, GH), room.rest, threads)
         if dW_ih.size:
-            product(dz, one, K, x, I, one, zero, none, dW_ih, I, gate_columns, I, N, rest, parts)
-        return
-    if dW_ih.size + d_table.size == 0:
-        return
-    d_rows, rest = rest[: V * K], rest[padded(V * K, width) :]
-    d_rows[:] = 0.0
-    scatter_add(dz, tokens, K, d_rows, parts)
-    if table.size == 0:
-        for k in range(gate_columns):
-            for v in range(V):
-                dW_ih[k * V + v] = d_rows[v * K + k]
-    else:
-        if d_table.size:
-            product(d_rows, K, one, W_ih, I, one, zero, none, d_table, I, V, I, gate_columns, rest, parts)
-        if dW_ih.size:
-            product(d_rows, one, K, table, I, one, zero, none, dW_ih, I, gate_columns, I, V, rest, parts)
+            target = Rows(pointer(dW_ih), I)
+            multiply(transposed(dz), by_rows(pointer(x), I), none, target, Shape(GH, I, N), room.rest, threads)
+    elif dW_ih.size + d_table.size:
+        for i in range(V * K):
+            set_element(room.d_rows + i, 0.0)
+        scatter_add(room.dz, tokens, K, room.d_rows, threads)
+        _token_gradients(cell, sizes, V, W_ih, dW_ih, table, d_table, room, threads)
+
+
+class StepRoom(NamedTuple):
+    """The memory of a layer that is fed step by step."""
+
+    packed: Elements
+    state: Elements  # h (B, P), and the other states (S-1, B, H)
+    kept: Elements
+    loop: Elements
 
 
 @layout
-def step_sizes(B, I, H, P, G, F, C, S, A, two_stages, width):
-    """Elements of the parts of the arena of `step`: W_ih, W_hh, the message's weights, the biases; the states; what a
-    step with two stages keeps; and the workspace."""
-    ih, hh, message, bias, _ = packed_sizes(I, H, P, 0, G, F, C, two_stages, width)
-    kept = B * A * padded(H, width) if two_stages else 0
-    return ih, hh, message, bias, B * (P + (S - 1) * H), kept, forward_work(B, I, H, C, S, 1, B, 1, width)
+def step_room(counts, sizes, width):
+    """The memory of a layer that is fed step by step, at `Sizes`."""
+    B, _, H, P = sizes
+    return StepRoom(
+        packed=room_size(packed_room(counts, sizes, 0, width), width),
+        state=B * (P + (counts.S - 1) * H),
+        kept=room_size(kept_room(counts, sizes, 1, False, width), width),
+        loop=room_size(forward_room(counts, sizes, Cut(1, 1, B), width), width),
+    )
 
 
 @Kernel
-def step(x, y, arena, sizes, cell):
+def pack_step(W_ih, W_hh, W_hr, b_ih, b_hh, cell, numbers, arena):
+    """Pack a layer's weights for `step`; parameters as there and in `recurrent_forward`."""
+    sizes, width = Sizes(numbers[1], numbers[2], numbers[3], numbers[4]), lanes(pointer(arena))
+    room = carve(pointer(arena), step_room(counts(cell), sizes, width))
+    packed = carve(room.packed, packed_room(counts(cell), sizes, 0, width))
+    pack_layer(cell, sizes, _layer_weights(cell, sizes, W_ih, W_hh, W_hr, b_ih, b_hh), packed, 1)
+
+
+@Kernel
+def step(x, y, arena, numbers, cell):
     """One step of a layer whose weights are packed and whose states stay where they are: no parallel region.
 
     Parameters (flat arrays)
     ----------
     x, y : (B, I), and out, (B, P)
-    arena : step_sizes(...) elements, see there
-    sizes : the integers 0, B, I, H, P
+    arena : step_room(...), where `pack_step` has put the weights
+    numbers : the integers 0, B, I, H, P
 
-    Cost: 2*B*H*(C*I + G*P) flop. Reference twin: fastrnn.reference.sequence.sequence_forward with T = 1.
+    Cost: 2*B*H*(G*I + F*P) flop. Reference twin: fastrnn.reference.sequence.sequence_forward with T = 1.
     """
-    width = lanes(pointer(x))
-    B, I, H, P = sizes[1], sizes[2], sizes[3], sizes[4]
-    ih, hh, message, bias, state, kept, _ = step_sizes(
-        B, I, H, P, gates(cell), hidden(cell), columns(cell), states(cell), saved(cell), stages(cell) == 2, width
-    )
-    own = arena[ih + hh + message + bias :]
-    none = arena[:0]
-    sequence_forward(
-        x, sizes[:0], arena, arena[ih:], arena[ih + hh :], arena[ih + hh + message :], cell, own, sizes[:1], sizes[1:2],
-        sizes[:2], y, P, own, none, none, own[state:], np.bool_(False), B, I, H, P, np.int64(1), B, own[state + kept :],
-    )  # fmt: skip
+    sizes, width, many = Sizes(numbers[1], numbers[2], numbers[3], numbers[4]), lanes(pointer(x)), counts(cell)
+    room = carve(pointer(arena), step_room(many, sizes, width))
+    packed = carve(room.packed, packed_room(many, sizes, 0, width))
+    parts = carve(room.kept, kept_room(many, sizes, 1, False, width))
+    inputs = Inputs(pointer(x), numbers[:0], Panels(packed.ih, panel_size(sizes.I, width)))
+    order = Order(numbers[:1], numbers[1:2], numbers[:2], Cut(1, 1, sizes.B))
+    weights = PackedWeights(packed.hh, packed.message, packed.bias)
+    to = Kept(pointer(y), sizes.P, parts.messages, parts.history, parts.saved, parts.sums)
+    sequence_forward(cell, sizes, order, inputs, weights, room.state, room.state, to, False, room.loop)

@@ -1,32 +1,46 @@
-"""One stage of a step of any cell, for some rows and units: products in tiles, each followed by the cell's arithmetic.
+"""The stages of a step of any cell, for some rows and units: products in tiles, each followed by the cell's arithmetic.
 
-A step has one stage, or two (see `cells`). Pre-activations lie in "tile order", for each block of `lanes` units its
-gates' vectors side by side, so that a tile's result is all that the arithmetic of its units wants.
-Lanes beyond the last unit hold anything, and reach nobody.
+Pre-activations lie in "tile order", for each block of `lanes` units its gates' vectors side by side, so that a tile's
+result is all that the arithmetic of its units wants. Lanes beyond the last unit hold anything, and reach nobody.
+What comes as a group of pointers (see `frame`) points to the first row of the step that a shard owns.
 """
 
 from fastrnn.kernels.cells import (
-    apart,
     cell_backward,
     cell_forward,
+    output_backward,
+    output_forward,
+    sum_terms,
+    sum_terms_backward,
+)
+from fastrnn.kernels.cells.shape import (
+    apart,
     columns,
     gates,
     hidden,
     hidden_part,
+    if_sums,
+    in_parts,
+    load_columns,
     load_gates,
     load_rest,
     load_saved,
     load_states,
-    output_backward,
-    output_forward,
+    load_sums,
+    noted,
+    outputs,
+    projected,
     reads_h,
     reads_h_prev,
     saved,
-    stages,
     states,
+    sums,
     with_message,
+    with_sums,
 )
+from fastrnn.kernels.frame import Piece
 from fastrnn.kernels.jit import device
+from fastrnn.kernels.matmul import copy_rows
 from fastrnn.kernels.pack import padded, panel_size
 from fastrnn.kernels.pointers import (
     lanes,
@@ -34,11 +48,13 @@ from fastrnn.kernels.pointers import (
     load_first,
     prefetch,
     prefetch_write,
+    set_element,
     store,
     store_first,
     store_many,
     store_many_first,
 )
+from fastrnn.kernels.reduce import PARTS, add_up
 from fastrnn.kernels.simd import select, zeros
 from fastrnn.kernels.tile import tile, tile_rows, widest
 
@@ -53,112 +69,167 @@ def tiling(rows, gates, together):
     height = tile_rows(rows)
     vectors = widest(height)
     if not together:
-        return height, min(vectors, gates), 1
+        return height, max(min(vectors, gates), 1), 1
     if vectors >= gates:
         return height, vectors // gates * gates, vectors // gates
     return height, vectors, 1 if gates % vectors == 0 else vectors
 
 
 @device
-def set_aside(cell, rows, first, stop, left, start, z, z_row, aside):
-    """Move the inputs' part of the last gate aside; the hidden part's sum begins with its own bias instead."""
-    width = lanes(z)
-    for q in range(rows):
-        for v in range(first, stop):
-            at = z + (q * z_row + ((v - left) * gates(cell) + gates(cell) - 1) * width)
-            store(z + (q * z_row + (aside + v - left) * width), load(at))
-            store(at, load(start + v * width))
+def set_aside(cell, piece, z, bias):
+    """Move the inputs' part of gates that keep it apart aside; the hidden part's sum begins with its own bias instead.
+
+    bias: of these gates' hidden parts, in tile order.
+    """
+    width, G, Q = lanes(z.data), gates(cell), apart(cell)
+    for q in range(piece.low, piece.high):
+        for v in range(piece.left, piece.right):
+            for g in range(Q):
+                at = z.data + (q * z.row + ((v - z.left) * G + hidden(cell) - Q + g) * width)
+                store(z.data + (q * z.row + (z.aside + (v - z.left) * Q + g) * width), load(at))
+                store(at, load(bias + (v * Q + g) * width))
 
 
 @device
-def forward_rows(
-    cell, rows, left, right, H, P, W_hh, apart_bias, z, z_row, aside, h_prev, new, y, y_row, message, messages,
-    history, kept, stride, state_size, keeping,
-):  # fmt: skip
-    """The first stage of a step for `rows` rows and the unit blocks left..right-1.
+def forward_rows(cell, piece, sizes, panels, bias, z, step, kept, keeping, reduction):
+    """The first stage: the products with h_{t-1}, and the arithmetic, or with sums over a row's units their terms.
 
-    z, h_prev, new, y, message, messages, history, kept point to the first of the rows, z also to the first of the
-    blocks. h_prev and new: states of the step before and of this one, state_size elements from state to state.
-    aside: vectors from z to the parts that are kept apart.
+    panels: of W_hh; bias: of the hidden parts that are kept apart.
     """
-    width = lanes(z)
-    G, F, S, A = gates(cell), hidden(cell), states(cell), saved(cell)
-    size = panel_size(P, width)
-    height, vectors, most_blocks = tiling(rows, F, F == G)
-    full = padded(H, width)
-    for u in range(left, right, most_blocks):
-        blocks = min(most_blocks, right - u)
-        i = 0
-        while i < rows:
-            r = min(height, rows - i)
+    width, P = lanes(z.data), sizes.P
+    G, F, A = gates(cell), hidden(cell), saved(cell)
+    size, full = panel_size(P, width), padded(sizes.H, width)
+    height, vectors, most_blocks = tiling(piece.high - piece.low, F, F == G)
+    for u in range(piece.left, piece.right, most_blocks):
+        blocks = min(most_blocks, piece.right - u)
+        i = piece.low
+        while i < piece.high:
+            r = min(height, piece.high - i)
+            part = Piece(i, i + r, u, u + blocks)
             for q in range(i, i + r):
                 for v in range(u, u + blocks):
-                    if stages(cell) == 1:
-                        prefetch_write(y + (q * y_row + v * width))
+                    if not outputs(cell):
+                        prefetch_write(kept.y + (q * kept.y_row + v * width))
                     if keeping:
                         for a in range(A):
-                            prefetch_write(kept + (q * A * full + (v * A + a) * width))
+                            prefetch_write(kept.saved + (q * A * full + (v * A + a) * width))
             if apart(cell):
-                set_aside(cell, r, u, u + blocks, left, apart_bias, z + i * z_row, z_row, aside)
+                set_aside(cell, part, z, bias)
             for w in range(0, blocks * F, vectors):
-                at = z + (i * z_row + ((u - left) * G + w) * width)
-                tile(
-                    r, min(vectors, blocks * F - w), P, h_prev + i * stride, stride, 1, W_hh + (u * F + w) * size, size,
-                    at, z_row, at, z_row, width,
-                )  # fmt: skip
-            for q in range(i, i + r):
-                for v in range(u, u + blocks):
-                    unit = v * width
-                    state = load_states(cell, h_prev + (q * stride + unit), state_size)
-                    row = z + q * z_row
-                    gate = load_gates(cell, row + (v - left) * G * width, width, row + (aside + v - left) * width)
-                    state, keep = cell_forward(cell, unit, gate, state)
-                    if stages(cell) == 1:
-                        store(new + (q * stride + unit), state[0])
-                        store_first(y + (q * y_row + unit), state[0], H - unit)
-                    else:
-                        store(message + (q * stride + unit), state[0])
-                        if keeping:
-                            store_first(messages + (q * H + unit), state[0], H - unit)
-                    store_many(new + (state_size + q * stride + unit), state_size, state[1:])
-                    if keeping or stages(cell) == 2:
-                        store_many(kept + (q * A * full + unit * A), width, keep)
-                    if keeping:
-                        store_many(history + (q * (S - 1) * full + unit), full, state[1:])
+                at = z.data + (i * z.row + ((u - z.left) * G + w) * width)
+                h_prev, p = step.prev + i * step.row, panels + (u * F + w) * size
+                tile(r, min(vectors, blocks * F - w), P, h_prev, step.row, 1, p, size, at, z.row, at, z.row, width)
+            if sums(cell) == 0:
+                arithmetic(cell, part, sizes, z, step, kept, keeping, reduction)
+            if_sums(cell, store_terms, (part, sizes, z, step, reduction))
             i += r
 
 
 @device
-def output_rows(
-    cell, rows, left, right, H, P, W_message, z, z_row, h_prev, new, y, y_row, message, kept, stride
-):  # fmt: skip
-    """The second stage: h from the message, for the blocks left..right-1 of h."""
-    width = lanes(z)
-    G, F, A = gates(cell), hidden(cell), saved(cell)
-    size = panel_size(H, width)
-    full = padded(H, width)
-    step, gate = (1, 0) if F == G else (G, F)  # a projection, or a gate that the inputs feed, too
-    height, _, most_blocks = tiling(rows, 1, F == G)
-    for u in range(left, right, most_blocks):
-        blocks = min(most_blocks, right - u)
-        i = 0
-        while i < rows:
-            r = min(height, rows - i)
-            at = z + (i * z_row + ((u - left) * step + gate) * width)
-            if F == G:
+def arithmetic(cell, piece, sizes, z, step, kept, keeping, reduction):
+    """The arithmetic of pre-activations that are complete."""
+    width, H = lanes(z.data), sizes.H
+    S, A, full = states(cell), saved(cell), padded(H, width)
+    for q in range(piece.low, piece.high):
+        for v in range(piece.left, piece.right):
+            unit = v * width
+            gate = with_sums(cell, _gates_at(cell, z, q, v), reduction.totals + q * sums(cell))
+            state, keep = cell_forward(
+                cell, unit, gate, load_states(cell, step.prev + (q * step.row + unit), step.size)
+            )
+            if outputs(cell):
+                store(step.message + (q * step.row + unit), state[0])
+                if keeping:
+                    store_first(kept.messages + (q * H + unit), state[0], H - unit)
+            else:
+                store(step.new + (q * step.row + unit), state[0])
+                store_first(kept.y + (q * kept.y_row + unit), state[0], H - unit)
+            store_many(step.new + (step.size + q * step.row + unit), step.size, state[1:])
+            if keeping or outputs(cell):
+                store_many(kept.saved + (q * A * full + unit * A), width, keep)
+            if keeping:
+                store_many(kept.history + (q * (S - 1) * full + unit), full, state[1:])
+
+
+@device
+def _gates_at(cell, z, q, v):
+    """The gates of row q and block v."""
+    width, row = lanes(z.data), z.data + q * z.row
+    aside = row + (z.aside + (v - z.left) * apart(cell)) * width
+    return load_gates(cell, row + (v - z.left) * gates(cell) * width, width, aside)
+
+
+@device
+def store_terms(cell, piece, sizes, z, step, reduction):
+    """The terms of a cell's sums, for other shards to read after the meeting."""
+    width = lanes(z.data)
+    blocks, R = padded(sizes.H, width) // width, sums(cell)
+    for q in range(piece.low, piece.high):
+        for v in range(piece.left, piece.right):
+            unit = v * width
+            state = load_states(cell, step.prev + (q * step.row + unit), step.size)
+            terms = sum_terms(cell, unit, _gates_at(cell, z, q, v), state)
+            store_many(reduction.terms + (q * blocks + v) * R * width, width, terms)
+
+
+@device
+def add_terms(cell, rows, H, reduction):
+    """The sums of some rows: over the units in the order of `reduce`, whoever computed their terms."""
+    width = lanes(reduction.terms)
+    blocks, R = padded(H, width) // width, sums(cell)
+    for q in range(rows):
+        for s in range(R):
+            for part in range(PARTS):
+                total = zeros(reduction.terms)
+                for v in range(part, blocks, PARTS):
+                    term = load_first(reduction.terms + ((q * blocks + v) * R + s) * width, H - v * width)
+                    total = total + term
+                store(reduction.partial + part * width, total)
+            set_element(reduction.totals + (q * R + s), add_up(reduction.partial))
+
+
+@device
+def summed_rows(cell, piece, sizes, z, step, kept, keeping, reduction):
+    """The second stage of a cell with sums: what reads them. All shards of a row's units add them up for themselves."""
+    add_terms(cell, piece.high, sizes.H, reduction)
+    if keeping and piece.left == 0 and piece.right > 0:  # one of them
+        copy_rows(kept.sums, sums(cell), reduction.totals, sums(cell), piece.high, sums(cell))
+    arithmetic(cell, piece, sizes, z, step, kept, keeping, reduction)
+
+
+@device
+def output_rows(cell, piece, sizes, panels, z, step, kept):
+    """The last stage of a cell with a message: h from the message's product, for blocks of h.
+
+    panels: of the message's weights. A gate that the message feeds is one of z's; a projection is computed in z's rows.
+    """
+    width, H, P = lanes(z.data), sizes.H, sizes.P
+    A, size, full = saved(cell), panel_size(H, width), padded(H, width)
+    gates_apart, gate = (1, 0) if projected(cell) else (gates(cell), hidden(cell))
+    height, _, most_blocks = tiling(piece.high - piece.low, 1, projected(cell))
+    for u in range(piece.left, piece.right, most_blocks):
+        blocks = min(most_blocks, piece.right - u)
+        i = piece.low
+        while i < piece.high:
+            r = min(height, piece.high - i)
+            at = z.data + (i * z.row + ((u - piece.left) * gates_apart + gate) * width)
+            if projected(cell):
                 for q in range(r):
                     for v in range(blocks):
-                        store(at + (q * z_row + v * width), zeros(z))
-            tile(r, blocks, H, message + i * stride, stride, 1, W_message + u * size, size, at, z_row, at, z_row, width)
+                        store(at + (q * z.row + v * width), zeros(z.data))
+            message = step.message + i * step.row
+            tile(r, blocks, H, message, step.row, 1, panels + u * size, size, at, z.row, at, z.row, width)
             for q in range(i, i + r):
                 for v in range(u, u + blocks):
                     unit = v * width
-                    z_message = load(z + (q * z_row + ((v - left) * step + gate) * width))
-                    keep = load_saved(cell, kept + (q * A * full + unit * A), width)
-                    h, more = output_forward(cell, unit, z_message, load(h_prev + (q * stride + unit)), keep)
-                    store(new + (q * stride + unit), h)
-                    store_first(y + (q * y_row + unit), h, P - unit)
-                    store_many(kept + (q * A * full + unit * A + (A - len(more)) * width), width, more)
+                    z_message = load(z.data + (q * z.row + ((v - piece.left) * gates_apart + gate) * width))
+                    keep = load_saved(cell, kept.saved + (q * A * full + unit * A), width)
+                    h_prev = load(step.prev + (q * step.row + unit))
+                    h, more = output_forward(cell, unit, z_message, h_prev, keep)
+                    store(step.new + (q * step.row + unit), h)
+                    store_first(kept.y + (q * kept.y_row + unit), h, P - unit)
+                    behind = A - noted(cell) - len(more)
+                    store_many(kept.saved + (q * A * full + unit * A + behind * width), width, more)
             i += r
 
 
@@ -169,104 +240,121 @@ def bounded(x, limit):
 
 
 @device
-def backward_rows(
-    cell, rows, left, right, H, P, dz_next, dz_next_row, K, panels, d_message, dz_new, dz_stride, carry, carry_size, h,
-    h_row, h_prev, prev_h_row, history, prev, prev_row, prev_step, kept, dy, dy_row, dz, limit, d_hs, noting,
-):  # fmt: skip
-    """One step's gradient of the pre-activations for `rows` rows and the unit blocks left..right-1.
+def backward_rows(cell, piece, sizes, product, trace, d, upstream, downstream, reduction):
+    """One step's gradients of the pre-activations; with sums, but for what comes through them.
 
-    carry: in, what reaches the states from the step after but for the recurrent product (K = 0: all of it); out, the
-    same for the step before. With two stages the product is the message's gradient instead, h the message, and the
-    carry holds all that reaches the states. limit: of every element of dL/dh_t, which d_hs (rows, P) receives if
-    noting. The other pointers are at the first of the rows.
+    product: completes the carry with what the step after sends (K = 0: nothing); with a message it gives the message's
+    gradient, and the carry is complete. d: Cotangents; the carry that goes in is that of the step after, and that of
+    the step before comes out.
     """
-    width = lanes(dz)
-    C, F, S, A = columns(cell), hidden(cell), states(cell), saved(cell)
-    size = panel_size(F * H if stages(cell) == 1 else P, width)
-    full = padded(H, width)
-    height, _, most_blocks = tiling(rows, 1, True)
-    target, own = (carry, H) if stages(cell) == 1 else (d_message, P)  # own: units of h
-    for u in range(left, right, most_blocks):
-        blocks = min(most_blocks, right - u)
-        i = 0
-        while i < rows:
-            r = min(height, rows - i)
+    width, H = lanes(d.carry), sizes.H
+    C, S, A, R = columns(cell), states(cell), saved(cell), sums(cell)
+    size, full = panel_size(sizes.P if outputs(cell) else hidden(cell) * H, width), padded(H, width)
+    height, _, most_blocks = tiling(piece.high - piece.low, 1, True)
+    target, own = (d.message, sizes.P) if outputs(cell) else (d.carry, H)  # own: units of h
+    for u in range(piece.left, piece.right, most_blocks):
+        blocks = min(most_blocks, piece.right - u)
+        i = piece.low
+        while i < piece.high:
+            r = min(height, piece.high - i)
             for q in range(i, i + r):
                 for v in range(u, u + blocks):
                     for c in range(C):
-                        prefetch_write(dz + (q * C * H + c * H + v * width))
+                        prefetch_write(downstream.dz + (q * C * H + c * H + v * width))
                     for a in range(A):
-                        prefetch(kept + (q * A * full + (v * A + a) * width))
+                        prefetch(trace.saved + (q * A * full + (v * A + a) * width))
                     if S > 1:
-                        prefetch(prev + (q * prev_row + v * width))
-                        prefetch(history + (q * (S - 1) * full + v * width))
-                    prefetch(dy + (q * dy_row + v * width))
+                        prefetch(trace.prev + (q * trace.prev_row + v * width))
+                        prefetch(trace.history + (q * (S - 1) * full + v * width))
+                    prefetch(upstream.dy + (q * upstream.dy_row + v * width))
                     if reads_h(cell):  # tanh 50,64,512,512, the time loop: 75 -> 81 % of the peak
-                        prefetch(h + (q * h_row + v * width))
+                        prefetch(trace.h + (q * trace.h_row + v * width))
                     if reads_h_prev(cell):
-                        prefetch(h_prev + (q * prev_h_row + v * width))
-                    if stages(cell) == 2:
-                        store(target + (q * full + v * width), zeros(dz))
-            at = target + (i * full + u * width)
-            tile(
-                r, blocks, K, dz_next + i * dz_next_row, dz_next_row, 1, panels + u * size, size,
-                at, full, at, full, width,
-            )  # fmt: skip
+                        prefetch(trace.h_prev + (q * trace.h_prev_row + v * width))
+                    if outputs(cell):
+                        store(target + (q * full + v * width), zeros(d.carry))
+            at, dz_next, p = target + (i * full + u * width), product.data + i * product.row, product.panels + u * size
+            tile(r, blocks, product.K, dz_next, product.row, 1, p, size, at, full, at, full, width)
             for v in range(u, u + blocks):
                 unit = v * width
                 valid = H - unit
                 for q in range(i, i + r):  # the inner loop, so that one mask is alive
-                    at = carry + (q * full + unit)
+                    at = d.carry + (q * full + unit)
                     d_h = load(at)
-                    if stages(cell) == 1:
-                        d_h = bounded(d_h + load_first(dy + (q * dy_row + unit), valid), limit)
-                        if noting:
-                            store_first(d_hs + (q * H + unit), d_h, valid)
-                    d_state = (d_h,) + load_rest(cell, at + carry_size, carry_size)
-                    d_state = with_message(cell, d_state, d_message + (q * full + unit))
-                    own_h = load_first(h + (q * h_row + unit), valid)  # or the message
-                    state = (own_h,) + load_rest(cell, history + (q * (S - 1) * full + unit), full)
-                    own_h = load_first(h_prev + (q * prev_h_row + unit), own - unit)
-                    state_prev = (own_h,) + load_rest(cell, prev + (q * prev_row + unit), prev_step)
-                    keep = load_saved(cell, kept + (q * A * full + unit * A), width)
-                    d_columns, d_prev = cell_backward(cell, unit, d_state, state, state_prev, keep)
-                    store_many(at, carry_size, d_prev)
-                    store_many_first(dz + (q * C * H + unit), H, d_columns, valid)
-                    store_many_first(dz_new + (q * dz_stride + unit), H, hidden_part(cell, d_columns), valid)
+                    if not outputs(cell):
+                        d_h = bounded(
+                            d_h + load_first(upstream.dy + (q * upstream.dy_row + unit), valid), upstream.limit
+                        )
+                        if upstream.noting:
+                            store_first(upstream.d_hs + (q * H + unit), d_h, valid)
+                    d_state = (d_h,) + load_rest(cell, at + d.size, d.size)
+                    d_state = with_message(cell, d_state, d.message + (q * full + unit))
+                    h = load_first(trace.h + (q * trace.h_row + unit), valid)
+                    state = (h,) + load_rest(cell, trace.history + (q * (S - 1) * full + unit), full)
+                    h_prev = load_first(trace.h_prev + (q * trace.h_prev_row + unit), own - unit)
+                    rest = load_rest(cell, trace.prev + (q * trace.prev_row + unit), trace.prev_size)
+                    keep = trace.saved + (q * A * full + unit * A)
+                    keep_and_sums = with_sums(cell, load_saved(cell, keep, width), trace.sums + q * R)
+                    found, d_prev = cell_backward(cell, unit, d_state, state, (h_prev,) + rest, keep_and_sums)
+                    dz, terms, notes = in_parts(cell, found)
+                    store_many(at, d.size, d_prev)
+                    store_many(keep + (A - noted(cell)) * width, width, notes)
+                    store_many_first(downstream.dz + (q * C * H + unit), H, dz, valid)
+                    if R > 0:
+                        store_many(reduction.terms + (q * (full // width) + v) * R * width, width, terms)
+                    else:
+                        new = downstream.new + (q * downstream.new_row + unit)
+                        store_many_first(new, H, hidden_part(cell, dz), valid)
             i += r
 
 
 @device
-def output_backward_rows(
-    cell, rows, left, right, H, P, dz_next, dz_next_row, K, W_hh, dm_new, dm_stride, carry, h_prev, prev_h_row, kept,
-    dy, dy_row, d_output, limit, d_hs, noting,
-):  # fmt: skip
-    """The second stage's gradient: the carry of h completed, and the gradient of the message's product."""
-    width = lanes(d_output)
-    A, size, full = saved(cell), panel_size(hidden(cell) * H, width), padded(H, width)
-    height, _, most_blocks = tiling(rows, 1, True)
-    for u in range(left, right, most_blocks):
-        blocks = min(most_blocks, right - u)
-        i = 0
-        while i < rows:
-            r = min(height, rows - i)
-            at = carry + (i * full + u * width)
-            tile(
-                r, blocks, K, dz_next + i * dz_next_row, dz_next_row, 1, W_hh + u * size, size,
-                at, full, at, full, width,
-            )  # fmt: skip
+def summed_backward_rows(cell, piece, sizes, trace, downstream, reduction):
+    """The gradients of the pre-activations of a cell with sums, completed."""
+    width, H = lanes(trace.saved), sizes.H
+    C, A, R = columns(cell), saved(cell), sums(cell)
+    full = padded(H, width)
+    add_terms(cell, piece.high, H, reduction)
+    for q in range(piece.low, piece.high):
+        for v in range(piece.left, piece.right):
+            unit = v * width
+            valid, at = H - unit, downstream.dz + (q * C * H + unit)
+            keep = load_saved(cell, trace.saved + (q * A * full + unit * A), width)
+            keep_and_sums = with_sums(cell, keep, trace.sums + q * R)
+            d_sums = load_sums(cell, reduction.totals + q * R)
+            dz = sum_terms_backward(cell, unit, load_columns(cell, at, H, valid), d_sums, keep_and_sums)
+            store_many_first(at, H, dz, valid)
+            new = downstream.new + (q * downstream.new_row + unit)
+            store_many_first(new, H, hidden_part(cell, dz), valid)
+
+
+@device
+def output_backward_rows(cell, piece, sizes, product, trace, d, upstream, downstream):
+    """The gradient of the message's product, and the carry of h, completed."""
+    width, P = lanes(d.carry), sizes.P
+    A, size, full = saved(cell), panel_size(hidden(cell) * sizes.H, width), padded(sizes.H, width)
+    height, _, most_blocks = tiling(piece.high - piece.low, 1, True)
+    for u in range(piece.left, piece.right, most_blocks):
+        blocks = min(most_blocks, piece.right - u)
+        i = piece.low
+        while i < piece.high:
+            r = min(height, piece.high - i)
+            at, dz_next, p = d.carry + (i * full + u * width), product.data + i * product.row, product.panels + u * size
+            tile(r, blocks, product.K, dz_next, product.row, 1, p, size, at, full, at, full, width)
             for v in range(u, u + blocks):
                 unit = v * width
                 valid = P - unit
                 for q in range(i, i + r):
-                    at = carry + (q * full + unit)
-                    d_h = bounded(load(at) + load_first(dy + (q * dy_row + unit), valid), limit)
+                    at = d.carry + (q * full + unit)
+                    d_h = bounded(
+                        load(at) + load_first(upstream.dy + (q * upstream.dy_row + unit), valid), upstream.limit
+                    )
                     store(at, d_h)
-                    if noting:
-                        store_first(d_hs + (q * P + unit), d_h, valid)
-                    own_h = load_first(h_prev + (q * prev_h_row + unit), valid)
-                    keep = load_saved(cell, kept + (q * A * full + unit * A), width)
-                    dm = output_backward(cell, unit, d_h, own_h, keep)
-                    store_first(d_output + (q * P + unit), dm, valid)
-                    store_first(dm_new + (q * dm_stride + unit), dm, valid)
+                    if upstream.noting:
+                        store_first(upstream.d_hs + (q * P + unit), d_h, valid)
+                    h_prev = load_first(trace.h_prev + (q * trace.h_prev_row + unit), valid)
+                    keep = load_saved(cell, trace.saved + (q * A * full + unit * A), width)
+                    dz = output_backward(cell, unit, d_h, h_prev, keep)
+                    store_first(downstream.dz + (q * P + unit), dz, valid)
+                    store_first(downstream.new + (q * downstream.new_row + unit), dz, valid)
             i += r

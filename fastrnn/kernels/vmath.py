@@ -133,18 +133,18 @@ def tanh(x):
     e = high + low
     ratio = e / (e + 2.0)
     # for E < 1 as (E - E ratio) / 2: E keeps its low part and the quotient's rounding hardly counts
-    ratio = select(e < 1.0, fma(e * -1.0, ratio, low) * 0.5 + high * 0.5, ratio)
+    ratio = select(e < 1.0, fma(-e, ratio, low) * 0.5 + high * 0.5, ratio)
     return bits(bits(ratio) | (bits(x) ^ bits(a)))
 
 
 @device
 def sigmoid(x):
     """1 / (1 + e) or e / (1 + e) with e = e^-|x|; where e is small as e - e (e / (1 + e)), from e's parts."""
-    a, b, f, g = _exp_factors(absolute(x) * -1.0)
+    a, b, f, g = _exp_factors(-absolute(x))
     m = a + b
     e = m * f * g
     ratio = select(x < 0.0, e, 1.0) / (e + 1.0)
-    return select(x < -0.7, (a + fma(m * -1.0, ratio, b)) * f * g, ratio)
+    return select(x < -0.7, (a + fma(-m, ratio, b)) * f * g, ratio)
 
 
 def log(x):

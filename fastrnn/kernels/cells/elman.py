@@ -9,19 +9,19 @@ from typing import NamedTuple
 from numba.extending import overload
 
 from fastrnn.kernels import vmath
-from fastrnn.kernels.cells import TRAITS, Traits, cell_backward, cell_forward
+from fastrnn.kernels.cells import TRAITS, X_H, Traits, cell_backward, cell_forward
 from fastrnn.kernels.simd import fma, select, zeros
 
 
 class ElmanTanh(NamedTuple):
-    """f = tanh; no per-unit arrays."""
+    """f = tanh."""
 
 
 class ElmanRelu(NamedTuple):
-    """f = relu; no per-unit arrays."""
+    """f = relu."""
 
 
-TRAITS[ElmanTanh] = TRAITS[ElmanRelu] = Traits(gates=("h",), states=("h",), reads=("h",))
+TRAITS[ElmanTanh] = TRAITS[ElmanRelu] = Traits(gates={"h": X_H}, states=("h",), reads=("h",))
 
 
 @overload(cell_forward)
@@ -38,7 +38,7 @@ def _(cell, unit, d_state, state, state_prev, saved):
 
         def tanh_backward(cell, unit, d_state, state, state_prev, saved):
             (dh,), (h,) = d_state, state
-            return (dh * fma(h * -1.0, h, 1.0),), (zeros(dh),)
+            return (dh * fma(-h, h, 1.0),), (zeros(dh),)
 
         return tanh_backward
     if cell.instance_class is ElmanRelu:

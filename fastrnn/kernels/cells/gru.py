@@ -11,25 +11,35 @@ from typing import NamedTuple
 
 from numba.extending import overload
 
-from fastrnn.kernels.cells import TRAITS, Traits, cell_backward, cell_forward, output_backward, output_forward
+from fastrnn.kernels.cells import (
+    TRAITS,
+    X_APART_H,
+    X_H,
+    X_MESSAGE,
+    Traits,
+    cell_backward,
+    cell_forward,
+    output_backward,
+    output_forward,
+)
 from fastrnn.kernels.jit import device
 from fastrnn.kernels.simd import fma
 from fastrnn.kernels.vmath import sigmoid, tanh
 
 
 class GRU(NamedTuple):
-    """Reset after the product; no per-unit arrays."""
+    """Reset after the product."""
 
 
 class GRUResetBefore(NamedTuple):
-    """Reset before the product; no per-unit arrays."""
+    """Reset before the product."""
 
 
 TRAITS[GRU] = Traits(
-    gates=("r", "z", "n"), states=("h",), saved=("r", "z", "n", "W_hn h + b_hn"), reads=("h_prev",), apart=True
+    gates={"r": X_H, "z": X_H, "n": X_APART_H}, states=("h",), saved=("r", "z", "n", "W_hn h + b_hn"), reads=("h_prev",)
 )
 TRAITS[GRUResetBefore] = Traits(
-    gates=("r", "z", "n"), states=("h",), saved=("r", "z", "n"), reads=("h_prev",), message_gates=1, stages=2
+    gates={"r": X_H, "z": X_H, "n": X_MESSAGE}, states=("h",), saved=("r", "z", "n"), reads=("h_prev",)
 )
 
 
@@ -42,7 +52,7 @@ def mix(z, n, h_prev):
 @device
 def mix_backward(dh, z, n, h_prev):
     """The gradients of both pre-activations that are mixed, z's and n's."""
-    return dh * (h_prev - n) * (z * (1.0 - z)), dh * (1.0 - z) * fma(n * -1.0, n, 1.0)
+    return dh * (h_prev - n) * (z * (1.0 - z)), dh * (1.0 - z) * fma(-n, n, 1.0)
 
 
 @overload(cell_forward)

@@ -7,23 +7,31 @@ Source: Hochreiter & Schmidhuber, Neural Computation 9 (1997); the forget gate a
 Cummins, Neural Computation 12 (2000); gate order as torch.nn.LSTM. Reference twin: fastrnn.reference.cells.lstm.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numba.extending import overload
 
-from fastrnn.kernels.cells import TRAITS, Traits, cell_backward, cell_forward, weights_backward
+from fastrnn.kernels.cells import TRAITS, X_H, Traits, cell_backward, cell_forward, weights_backward
 from fastrnn.kernels.pointers import load_first, pointer
 from fastrnn.kernels.simd import fma, zeros
 from fastrnn.kernels.vmath import sigmoid, tanh
 
 
 class LSTM(NamedTuple):
-    """The tag."""
-
-    peepholes: tuple = ()  # of arrays (H,): p_i, p_f, p_o; or of none
+    """Without peepholes."""
 
 
-TRAITS[LSTM] = Traits(gates=("i", "f", "g", "o"), states=("h", "c"), saved=("i", "f", "g", "o", "tanh(c)"))
+class PeepholeLSTM(NamedTuple):
+    """With peepholes."""
+
+    weights: tuple[Any, Any, Any]  # p_i, p_f, p_o, (H,) each
+
+
+TRAITS[LSTM] = Traits(
+    gates={"i": X_H, "f": X_H, "g": X_H, "o": X_H}, states=("h", "c"), saved=("i", "f", "g", "o", "tanh(c)")
+)
+TRAITS[PeepholeLSTM] = TRAITS[LSTM]._replace(weights=("p_i", "p_f", "p_o"))
+_BOTH = LSTM, PeepholeLSTM
 
 
 def peep(cell, gate, unit, z, c):
@@ -32,12 +40,12 @@ def peep(cell, gate, unit, z, c):
 
 @overload(peep, prefer_literal=True)
 def _peep(cell, gate, unit, z, c):
-    if not cell[0]:
+    if cell.instance_class is LSTM:
         return lambda cell, gate, unit, z, c: z
     index = gate.literal_value
 
     def peeping(cell, gate, unit, z, c):
-        p = cell.peepholes[index]
+        p = cell.weights[index]
         return fma(load_first(pointer(p) + unit, p.size - unit), c, z)
 
     return peeping
@@ -45,7 +53,7 @@ def _peep(cell, gate, unit, z, c):
 
 @overload(cell_forward, jit_options={"forceinline": True})  # LLVM would call it, with all vectors through memory
 def _(cell, unit, z, state):
-    if cell.instance_class is LSTM:
+    if cell.instance_class in _BOTH:
 
         def forward(cell, unit, z, state):
             (z_i, z_f, z_g, z_o), (_, c_prev) = z, state
@@ -62,16 +70,16 @@ def _(cell, unit, z, state):
 
 @overload(cell_backward)
 def _(cell, unit, d_state, state, state_prev, saved):
-    if cell.instance_class is LSTM:
+    if cell.instance_class in _BOTH:
 
         def backward(cell, unit, d_state, state, state_prev, saved):
             (dh, dc), (_, c_prev), (i, f, g, o, tanh_c) = d_state, state_prev, saved
             dz_o = dh * tanh_c * (o * (1.0 - o))
-            dc = fma(dh * o, fma(tanh_c * -1.0, tanh_c, 1.0), dc)
+            dc = fma(dh * o, fma(-tanh_c, tanh_c, 1.0), dc)
             dc = peep(cell, 2, unit, dc, dz_o)
             dz_i = dc * g * (i * (1.0 - i))
             dz_f = dc * c_prev * (f * (1.0 - f))
-            dz_g = dc * i * fma(g * -1.0, g, 1.0)
+            dz_g = dc * i * fma(-g, g, 1.0)
             dc_prev = peep(cell, 1, unit, peep(cell, 0, unit, dc * f, dz_i), dz_f)
             return (dz_i, dz_f, dz_g, dz_o), (zeros(dh), dc_prev)
 
@@ -79,10 +87,10 @@ def _(cell, unit, d_state, state, state_prev, saved):
 
 
 @overload(weights_backward)
-def _(cell, sums, dz, state, state_prev):
-    if cell.instance_class is LSTM and cell[0]:
+def _(cell, sums, dz, state, state_prev, noted):
+    if cell.instance_class is PeepholeLSTM:
 
-        def peepholes_backward(cell, sums, dz, state, state_prev):
+        def peepholes_backward(cell, sums, dz, state, state_prev, noted):
             (d_i, d_f, d_o), (dz_i, dz_f, _, dz_o), (_, c), (_, c_prev) = sums, dz, state, state_prev
             return fma(dz_i, c_prev, d_i), fma(dz_f, c_prev, d_f), fma(dz_o, c, d_o)
 
