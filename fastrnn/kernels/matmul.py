@@ -127,6 +127,21 @@ def copy_rows(target, target_row, source, source_row, rows, columns):
             store_first(target + (i * target_row + j), load_first(source + (i * source_row + j), n), n)
 
 
+@device
+def zero_rows(target, target_row, rows, columns):
+    """Write `rows` rows of `columns` zeros."""
+    width = lanes(target)
+    for i in range(rows):
+        for j in range(0, columns, width):
+            store_first(target + (i * target_row + j), zeros(target), columns - j)
+
+
+@device
+def zero_row(target, columns):
+    """One row of zeros: what a sum starts from."""
+    zero_rows(target, columns, np.int64(1), columns)
+
+
 @layout
 def spread_size(K, width):
     """Elements of workspace that `row_blocks` needs."""
