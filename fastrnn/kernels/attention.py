@@ -9,8 +9,6 @@ Reference twin: fastrnn.reference.attention.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.matmul import (
     Panels,
@@ -97,7 +95,7 @@ def _own_room(shard, sequences, work):
 def _pack(b, K, N, panels):
     """B (K, N), a Matrix, in panels."""
     width = lanes(panels)
-    pack_range(panels, b.data, b.row, b.column, K, N, np.int64(0), -(-N // width))
+    pack_range(panels, b.data, b.row, b.column, K, N, 0, -(-N // width))
     return Panels(panels, panel_size(K, width))
 
 
@@ -123,7 +121,7 @@ def _softmax(rows, columns, scores, partial):
     width = lanes(scores)
     for i in range(rows):
         row = scores + i * columns
-        total = row_exp_sum(row, columns, row_max(row, columns, partial), row, np.bool_(True), partial)
+        total = row_exp_sum(row, columns, row_max(row, columns, partial), row, True, partial)
         for j in range(0, columns, width):
             store_first(row + j, load_first(row + j, columns - j) / total, columns - j)
 

@@ -6,8 +6,6 @@ elements of C, never parts of the sum.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.pack import pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
@@ -54,7 +52,7 @@ class Shape(NamedTuple):
 @device
 def by_rows(data, row):
     """A matrix whose rows are contiguous."""
-    return Matrix(data, row, np.int64(1))  # not a literal, for which all that takes it would be compiled again
+    return Matrix(data, row, 1)
 
 
 @device
@@ -66,7 +64,7 @@ def transposed(matrix):
 @device
 def repeated(data):
     """One row, for every row of C: a bias."""
-    return Rows(data, np.int64(0))  # nor here
+    return Rows(data, 0)
 
 
 @device
@@ -128,18 +126,10 @@ def copy_rows(target, target_row, source, source_row, rows, columns):
 
 
 @device
-def zero_rows(target, target_row, rows, columns):
-    """Write `rows` rows of `columns` zeros."""
-    width = lanes(target)
-    for i in range(rows):
-        for j in range(0, columns, width):
-            store_first(target + (i * target_row + j), zeros(target), columns - j)
-
-
-@device
 def zero_row(target, columns):
-    """One row of zeros: what a sum starts from."""
-    zero_rows(target, columns, np.int64(1), columns)
+    """Write a row of zeros."""
+    for j in range(0, columns, lanes(target)):
+        store_first(target + j, zeros(target), columns - j)
 
 
 @layout

@@ -28,7 +28,6 @@ from fastrnn.kernels.matmul import (
     tile_block,
     transposed,
     zero_row,
-    zero_rows,
 )
 from fastrnn.kernels.pack import pack_panel, pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
@@ -107,7 +106,8 @@ def gather_windows(windows, block, target):
             if 0 <= source < T:
                 present = max(0, min(rows, count[source] - sequence))
                 copy_rows(to, target.row, windows.x + ((first[source] + sequence) * I + start), I, present, end - start)
-            zero_rows(to + present * target.row, target.row, rows - present, end - start)
+            for i in range(present, rows):
+                zero_row(to + i * target.row, end - start)
             to, row, t = to + rows * target.row, row + rows, t + 1
 
 
