@@ -116,13 +116,17 @@ def crowded(stride, width):
 
 
 @device
+def copy_row(target, source, columns):
+    """Copy a row of `columns` elements."""
+    for j in range(0, columns, lanes(target)):
+        store_first(target + j, load_first(source + j, columns - j), columns - j)
+
+
+@device
 def copy_rows(target, target_row, source, source_row, rows, columns):
     """Copy `rows` rows of `columns` elements."""
-    width = lanes(target)
     for i in range(rows):
-        for j in range(0, columns, width):
-            n = columns - j
-            store_first(target + (i * target_row + j), load_first(source + (i * source_row + j), n), n)
+        copy_row(target + i * target_row, source + i * source_row, columns)
 
 
 @device
