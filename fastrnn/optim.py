@@ -4,6 +4,7 @@ Reference twin: fastrnn.reference.update.
 """
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -11,6 +12,9 @@ import numpy as np
 
 from fastrnn import checks, threads
 from fastrnn.kernels import update
+from fastrnn.kernels.target import lanes_of
+from fastrnn.kernels.workspace import room_size
+from fastrnn.memory import scratch
 from fastrnn.parameters import Parameters
 
 
@@ -40,7 +44,9 @@ def grad_norm(grads: Parameters) -> float:
     g = grads.flat
     count = threads.for_bytes(g.nbytes)
     blocks = np.empty(-(-g.size // update.NORM_BLOCK), g.dtype)
-    update.sum_of_squares(count, g, blocks, np.empty(64 // g.itemsize * count, g.dtype), count)
+    lanes = lanes_of(g.itemsize)
+    work = scratch(room_size(update.norm_room(lanes, count), lanes), g.dtype)
+    update.sum_of_squares(g=g, blocks=blocks, work=work, threads=count)
     return float(np.sqrt(blocks.sum(dtype=np.float64)))
 
 
@@ -141,7 +147,10 @@ class SGD(Optimizer):
 
     def _update(self, count, p, g, velocity):
         first = self.steps == 1
-        update.sgd(count, p, g, velocity, self.lr, self.momentum, self.nesterov, self.weight_decay, first, count)
+        update.sgd(
+            p=p, g=g, velocity=velocity, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov,
+            weight_decay=self.weight_decay, first=first, threads=count,
+        )  # fmt: skip
 
 
 class Adagrad(Optimizer):
@@ -162,7 +171,10 @@ class Adagrad(Optimizer):
         self.eps_inside = checks.flag("eps_inside", eps_inside)
 
     def _update(self, count, p, g, total):
-        update.adagrad(count, p, g, total, self.lr, self.eps, self.eps_inside, self.weight_decay, count)
+        update.adagrad(
+            p=p, g=g, total=total, lr=self.lr, eps=self.eps, eps_inside=self.eps_inside,
+            weight_decay=self.weight_decay, threads=count,
+        )  # fmt: skip
 
 
 class RMSprop(Optimizer):
@@ -181,7 +193,10 @@ class RMSprop(Optimizer):
         super().__init__(parameters, lr, alpha=alpha, eps=eps, weight_decay=weight_decay)
 
     def _update(self, count, p, g, square_avg):
-        update.rmsprop(count, p, g, square_avg, self.lr, self.alpha, self.eps, self.weight_decay, count)
+        update.rmsprop(
+            p=p, g=g, square_avg=square_avg, lr=self.lr, alpha=self.alpha, eps=self.eps,
+            weight_decay=self.weight_decay, threads=count,
+        )  # fmt: skip
 
 
 class Adam(Optimizer):
@@ -206,12 +221,12 @@ class Adam(Optimizer):
 
     def _update(self, count, p, g, exp_avg, exp_avg_sq):
         beta1, beta2 = self.betas
-        step_size = self.lr / (1 - beta1**self.steps)
-        correction = 1 / np.sqrt(1 - beta2**self.steps)
-        added, shrink = self._decay()
+        weight_decay, shrink = self._decay()
         update.adam(
-            count, p, g, exp_avg, exp_avg_sq, step_size, beta1, beta2, self.eps, float(correction), added, shrink, count
-        )
+            p=p, g=g, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step_size=self.lr / (1 - beta1**self.steps), beta1=beta1,
+            beta2=beta2, eps=self.eps, correction=1 / math.sqrt(1 - beta2**self.steps), weight_decay=weight_decay,
+            shrink=shrink, threads=count,
+        )  # fmt: skip
 
 
 class AdamW(Adam):

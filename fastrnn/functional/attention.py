@@ -8,7 +8,7 @@ from fastrnn import checks, threads
 from fastrnn.kernels import attention as kernels
 from fastrnn.kernels.target import lanes_of
 from fastrnn.memory import aligned_empty as empty
-from fastrnn.memory import scratch, zeros
+from fastrnn.memory import scratch
 
 
 def _forward(queries, memory, query_offsets, memory_offsets):
@@ -22,23 +22,21 @@ def _forward(queries, memory, query_offsets, memory_offsets):
     checks.together("memory_offsets", memory_offsets, len(query_offsets), "query_offsets")
     m, n = np.diff(query_offsets), np.diff(memory_offsets)
     ends = np.append(0, np.cumsum(m * n))
+    count = threads.for_work(4 * int(ends[-1]) * H * dtype.itemsize / 4)
     most_queries, most_rows = int(m.max(initial=0)), int(n.max(initial=0))
-    parts = threads.for_work(4 * int(ends[-1]) * H * dtype.itemsize / 4)
-    zero, size = zeros(max(H, most_rows), dtype), (H, most_queries, most_rows, lanes_of(dtype.itemsize), parts)
-    rows, places = (queries.reshape(-1), memory.reshape(-1)), (query_offsets, memory_offsets, ends[:-1], H, zero)
+    work_size = kernels.attention_work(H, most_queries, most_rows, lanes_of(dtype.itemsize), count)
     context, weights = empty((M, H), dtype), empty(int(ends[-1]), dtype)
-    work = scratch(kernels.attention_work(*size), dtype)
-    kernels.attention_forward(
-        parts, *rows, *places, weights, context.reshape(-1), most_queries, most_rows, work, parts
-    )  # fmt: skip
+    sequences = kernels.Sequences(
+        queries.reshape(-1), memory.reshape(-1), weights, H, query_offsets, memory_offsets, ends[:-1]
+    )
+    kernels.attention_forward(*sequences, context=context.reshape(-1), work=scratch(work_size, dtype), threads=count)
 
     def backward(d_context):
         d_context = checks.array("d_context", d_context, dtype, M, H)
         d_queries, d_memory = empty((M, H), dtype), empty((N, H), dtype)
-        work = scratch(kernels.attention_work(*size), dtype)
         kernels.attention_backward(
-            parts, *rows, weights, d_context.reshape(-1), *places, d_queries.reshape(-1), d_memory.reshape(-1),
-            most_queries, most_rows, work, parts,
+            *sequences, d_context=d_context.reshape(-1), d_queries=d_queries.reshape(-1),
+            d_memory=d_memory.reshape(-1), work=scratch(work_size, dtype), threads=count,
         )  # fmt: skip
         return d_queries, d_memory
 

@@ -8,27 +8,32 @@ import numpy as np
 from fastrnn import checks, threads
 from fastrnn.kernels import loss as kernels
 from fastrnn.kernels.target import lanes_of
+from fastrnn.kernels.workspace import room_size
 from fastrnn.memory import aligned_empty as empty
-from fastrnn.memory import scratch, zeros
+from fastrnn.memory import scratch
 
 # Logits and their gradient, in one buffer of this size or 16 rows, whichever is more: rows enough to keep the
 # products busy, and a vocabulary of any size never fills memory.
 _LOGITS_BYTES = 1 << 25
 _LEAST_ROWS = 16
 
-# Its sums take longer in Python than the arithmetic of a small call in a kernel.
-_linear_cross_entropy_work = lru_cache(kernels.linear_cross_entropy_work)
+
+@lru_cache
+def _linear_room_size(N, V, H, lanes, count):
+    """Of `count` threads; its sums take longer in Python than a small call in the kernel."""
+    return room_size(kernels.linear_loss_room(N, V, H, lanes, count), lanes)
 
 
 def _softmax_cross_entropy(logits, targets, scale, d_logits):
     """The losses (N,); scale*gradient goes to d_logits, which may be empty."""
-    N, V = logits.shape
-    parts = threads.for_work(100 * N * V)
+    (N, V), lanes = logits.shape, lanes_of(logits.itemsize)
+    count = threads.for_work(100 * N * V)
     losses = np.empty(N, logits.dtype)
-    work = scratch(kernels.softmax_work(N, lanes_of(logits.itemsize), parts), logits.dtype)
+    work = scratch(room_size(kernels.loss_room(N, lanes, count), lanes), logits.dtype)
     kernels.softmax_cross_entropy(
-        parts, logits.reshape(-1), V, targets, V, scale, losses, d_logits.reshape(-1), V, work, parts
-    )
+        logits=logits.reshape(-1), targets=targets, V=V, scale=scale, losses=losses, d_logits=d_logits.reshape(-1),
+        work=work, threads=count,
+    )  # fmt: skip
     return losses
 
 
@@ -79,18 +84,18 @@ def linear_cross_entropy(
     names = "d_weight", "d_bias"
     checks.targets(names, checks.parts("gradients", gradients, names), dtype, ((V, H), (V,)))
     rows = max(1, min(N, max(_LEAST_ROWS, _LOGITS_BYTES // (V * x.itemsize))))
-    parts = threads.for_work(2 * rows * V * H * x.itemsize / 4)
-    work = scratch(_linear_cross_entropy_work(rows, V, H, lanes_of(x.itemsize), parts), dtype)
+    count = threads.for_work(2 * rows * V * H * x.itemsize / 4)
+    work = scratch(_linear_room_size(rows, V, H, lanes_of(x.itemsize), count), dtype)
     none = np.empty(0, dtype)
     dx, d_weight, d_bias = none, none, none
     if gradients is not None:
         dx, (d_weight, d_bias) = empty(x.shape, dtype), gradients
     losses = np.empty(N, dtype)
     for start in range(0, max(N, 1), rows):
-        part = slice(start, start + rows)
+        block = slice(start, start + rows)
         kernels.linear_cross_entropy(
-            parts, x[part].reshape(-1), weight.reshape(-1), bias, targets[part], scale / max(N, 1), losses[part],
-            dx[part].reshape(-1), d_weight.reshape(-1), d_bias, start > 0, zeros(H, dtype), len(targets[part]), V, H,
-            work, parts,
+            x=x[block].reshape(-1), weight=weight.reshape(-1), bias=bias, targets=targets[block],
+            scale=scale / max(N, 1), losses=losses[block], dx=dx[block].reshape(-1), d_weight=d_weight.reshape(-1),
+            d_bias=d_bias, add=start > 0, work=work, threads=count,
         )  # fmt: skip
     return float(losses.sum(dtype=np.float64)) / max(N, 1), None if gradients is None else dx

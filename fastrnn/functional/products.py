@@ -10,7 +10,7 @@ from fastrnn.kernels import matmul
 from fastrnn.kernels.target import lanes_of
 from fastrnn.kernels.workspace import room_size
 from fastrnn.memory import aligned_empty as empty
-from fastrnn.memory import scratch, zeros
+from fastrnn.memory import scratch
 
 
 @lru_cache
@@ -45,7 +45,7 @@ def _product(a, b, c, c0=None, a_transposed=False, b_transposed=False):
     (M, N), K, dtype = c.shape, a.shape[0] if a_transposed else a.shape[1], c.dtype
     count = threads.for_work(2 * M * N * K * c.itemsize / 4)
     work = scratch(_room_size(M, N, K, lanes_of(c.itemsize), count), dtype)
-    c0 = zeros(N, dtype) if c0 is None else c0
+    c0 = np.zeros(N, dtype) if c0 is None else c0
     matmul.product(
         a=a.reshape(-1), b=b.reshape(-1), c0=c0, c=c.reshape(-1), M=M, N=N, K=K, a_transposed=a_transposed,
         b_transposed=b_transposed, work=work, threads=count,

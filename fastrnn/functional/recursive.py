@@ -1,6 +1,7 @@
 """A cell over trees."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,16 +11,36 @@ from fastrnn.kernels import recursive as kernels
 from fastrnn.kernels.cells import traits
 from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
 from fastrnn.kernels.cells.lstm import LSTM
-from fastrnn.kernels.levels import Forest, fed_size
+from fastrnn.kernels.forest import (
+    Forest,
+    Sizes,
+    TreeWeights,
+    backward_room,
+    fed_size,
+    forward_room,
+    hidden_rows,
+    kept_room,
+)
 from fastrnn.kernels.target import lanes_of
+from fastrnn.kernels.workspace import room_size
 from fastrnn.memory import aligned_empty as empty
-from fastrnn.memory import scratch, zeros
+from fastrnn.memory import scratch
 from fastrnn.trees import Trees
 
-_SHARE_FLOPS = 5e5  # of a level's products, float32: 5 us, below which a thread more costs what it brings
-
-
 CELLS = (ElmanTanh, ElmanRelu, LSTM)  # that are taken over trees
+
+
+@lru_cache
+def _forward_sizes(sizes, keep, lanes):
+    """Elements of the workspace, and of what is kept; their sums take long in Python, as those of `_backward_size`."""
+    kept = room_size(kept_room(sizes, lanes), lanes) if keep else 0
+    return room_size(forward_room(sizes, keep, lanes), lanes), kept
+
+
+@lru_cache
+def _backward_size(sizes, lanes, count):
+    """Elements of the workspace of `count` threads."""
+    return room_size(backward_room(sizes, lanes, count), lanes)
 
 
 def recursive(
@@ -51,26 +72,23 @@ def recursive(
         checks.sizes("W_hh", W_hh, "(rows, max(K, 1)*H) with H >= 1", 1, max(K, 1))[1],
     )
     tag, shape, lanes = cell(), traits(cell()), lanes_of(dtype.itemsize)
-    G, forgetting, H = len(shape.gates), len(shape.states) - 1, columns // max(K, 1)
-    own, none, P = G - forgetting, np.empty(0, dtype), fed_size(H, K)
-    shapes = (G * H, I), ((own + forgetting * max(K, 1)) * H, P), (G * H,), (G * H,)
+    forgetting, H, none = len(shape.states) - 1, columns // max(K, 1), np.empty(0, dtype)
+    forest = Forest(*trees.followed(K, each=bool(forgetting or K)), K)
+    M, slots, own = N - trees.leaves, len(forest.children), len(shape.gates) - forgetting
+    sizes = Sizes(N, M, slots, I, H, K, own, forgetting)
+    G = (own + forgetting) * H
+    shapes = (G, I), (hidden_rows(sizes), fed_size(H, K)), (G,), (G,)
     shapes = *[None if w is None else s for w, s in zip(weights, shapes, strict=False)], None, None
     x, *weights = checks.arrays(("x", *Weights._fields), (x, *weights), dtype, ((N, I), *shapes))
-    x, (W_ih, W_hh, b_ih, b_hh) = x.reshape(-1), [none if w is None else w.reshape(-1) for w in weights[:4]]
-    forest = Forest(*trees.followed(K, each=bool(forgetting or K)))
-    M, slots = N - trees.leaves, len(forest.children)
-    flops = 2 * len(W_hh) * dtype.itemsize / 4  # of an inner node
-    least = max(1, int(_SHARE_FLOPS / flops))
-    parts = threads.for_work(N * flops + 2 * N * len(W_ih) * dtype.itemsize / 4)
+    x, weights = x.reshape(-1), TreeWeights(*[none if w is None else w.reshape(-1) for w in weights[:4]])
+    count = threads.for_work(2 * N * (weights.W_hh.size + weights.W_ih.size) * dtype.itemsize / 4)
     h, c = empty((N, H), dtype), empty((N, H) if forgetting else (0, H), dtype)
-    sizes = (I, H, K, own, forgetting, lanes)
-    kept_size, packed_size = sum(kernels.kept_sizes(N, M, slots, *sizes)), sum(kernels.packed_sizes(*sizes))
-    work = scratch(packed_size + (0 if keep else kept_size), dtype)
-    kept = empty(kept_size, dtype) if keep else work[packed_size:]
-    h_rows, c_rows = h.reshape(-1), c.reshape(-1)
+    work_size, kept_size = _forward_sizes(sizes, bool(keep), lanes)
+    kept, h_rows, c_rows = empty(kept_size, dtype), h.reshape(-1), c.reshape(-1)
     kernels.recursive_forward(
-        parts, x, W_ih, W_hh, b_ih, b_hh, tag, forest, h_rows, c_rows, kept, I, H, K, least, work, parts
-    )
+        x=x, weights=weights, cell=tag, forest=forest, h=h_rows, c=c_rows, kept=kept,
+        work=scratch(work_size, dtype), threads=count,
+    )  # fmt: skip
 
     def pullback(d_state, grads):
         checks.only("keep", bool(keep), True)
@@ -78,14 +96,12 @@ def recursive(
         d_state = checks.parts("d_state", d_state, names)
         d_state = checks.arrays(names, d_state, dtype, [None if d is None else (N, H) for d in d_state])
         checks.targets([f"d_{name}" for name in Weights._fields], grads, dtype, shapes)
-        dx, zero = empty((N, I), dtype), zeros(max(I, P), dtype)
-        dW_ih, dW_hh, d_b_ih, d_b_hh, *_ = (none if d is None else d.reshape(-1) for d in grads)
-        work = scratch(sum(kernels.backward_sizes(N, M, slots, *sizes, parts)), dtype)
-        rows = [(zero, 0) if d is None else (d.reshape(-1), H) for d in (*d_state, None)]
-        (dh, dh_row), (dc, dc_row) = rows[:2]
+        dx = empty((N, I), dtype)
+        dh, dc, *_ = (none if d is None else d.reshape(-1) for d in (*d_state, None))
         kernels.recursive_backward(
-            parts, W_ih, W_hh, tag, forest, h_rows, c_rows, kept, dh, dh_row, dc, dc_row, dx.reshape(-1),
-            dW_ih, dW_hh, d_b_ih, d_b_hh, zero, I, H, K, least, work, parts,
+            h=h_rows, c=c_rows, weights=weights, cell=tag, forest=forest, kept=kept, dh=dh, dc=dc, dx=dx.reshape(-1),
+            grads=TreeWeights(*[none if d is None else d.reshape(-1) for d in grads[:4]]),
+            work=scratch(_backward_size(sizes, lanes, count), dtype), threads=count,
         )  # fmt: skip
         return dx
 

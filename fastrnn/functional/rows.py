@@ -13,9 +13,11 @@ def picked(source, index, column=0, width=None, out=None, out_column=0):
     """`gather` for indices that are known to fit."""
     D = source.shape[1] if width is None else width
     out = empty((len(index), D), source.dtype) if out is None else out
-    parts = threads.for_bytes(2 * len(index) * D * source.itemsize)
-    flat, target = source.reshape(-1)[column:], out.reshape(-1)[out_column:]
-    kernels.gather(parts, flat, source.shape[1], index, D, target, out.shape[1], parts)
+    kernels.gather(
+        source=source.reshape(-1)[column:], source_row=source.shape[1], index=index, D=D,
+        out=out.reshape(-1)[out_column:], out_row=out.shape[1],
+        threads=threads.for_bytes(2 * len(index) * D * source.itemsize),
+    )  # fmt: skip
     return out
 
 
@@ -58,8 +60,10 @@ def embedding(tokens: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Calla
     def pullback(dy, d_weight):
         dy = checks.array("dy", dy, dtype, N, D)
         checks.targets(("d_weight",), (d_weight,), dtype, ((V, D),))
-        parts = threads.for_bytes(2 * dy.nbytes)
         d_weight[...] = 0
-        kernels.scatter_add(parts, dy.reshape(-1), tokens, D, d_weight.reshape(-1), parts)
+        count = threads.for_bytes(2 * dy.nbytes)
+        kernels.scatter_add(
+            d_rows=dy.reshape(-1), tokens=tokens, D=D, d_weight=d_weight.reshape(-1), threads=count
+        )  # fmt: skip
 
     return y, pullback

@@ -8,8 +8,9 @@ from fastrnn import checks, threads
 from fastrnn.kernels import matmul
 from fastrnn.kernels import time_delay as kernels
 from fastrnn.kernels.target import lanes_of
+from fastrnn.kernels.workspace import room_size
 from fastrnn.memory import aligned_empty as empty
-from fastrnn.memory import scratch, zeros
+from fastrnn.memory import scratch
 from fastrnn.ragged import Steps
 
 
@@ -35,34 +36,38 @@ def time_delay(
         checks.floating("weight", weight),
         checks.sizes("weight", weight, "(O, I, k) with all >= 1", 1, 1, 1),
     )
-    N, (first, count, *_), shapes = steps.N, steps.followed, ((O, I, taps), None if bias is None else (O,))
+    N, followed, shapes = steps.N, steps.followed, ((O, I, taps), None if bias is None else (O,))
     x, weight, bias = checks.arrays(("x", "weight", "bias"), (x, weight, bias), dtype, ((N, I), *shapes))
     x, weight = x.reshape(-1), weight.reshape(-1)
-    shifts = np.clip(checks.shifts("shifts", shifts, taps), -len(count), len(count))  # beyond, nothing is to be seen
-    lanes = lanes_of(dtype.itemsize)
-    parts = threads.for_work(2 * N * O * I * taps * dtype.itemsize / 4)
+    T = len(followed.count)
+    shifts = np.clip(checks.shifts("shifts", shifts, taps), -T, T)  # beyond, nothing is to be seen
+    lanes, none = lanes_of(dtype.itemsize), np.empty(0, dtype)
+    count = threads.for_work(2 * N * O * I * taps * dtype.itemsize / 4)
 
-    def convolved(rows, shifts, in_size, in_stride, out_size, out_stride, start):
-        out = empty((N, out_size), dtype)
-        work = scratch(kernels.convolve_work(taps, in_size, out_size, lanes, parts), dtype)
+    def convolved(rows, shifts, transposed, bias):
+        """(N, I) to (N, O), or with the weight transposed (N, O) to (N, I)."""
+        sizes = (O, I) if transposed else (I, O)
+        out = empty((N, sizes[1]), dtype)
+        work = scratch(room_size(kernels.convolve_room(taps, *sizes, lanes, count), lanes), dtype)
         kernels.convolve(
-            parts, rows.reshape(-1), in_size, first, count, shifts, weight, in_stride, out_stride, out_size, start,
-            out.reshape(-1), N, work, parts,
+            x=rows.reshape(-1), first=followed.first, count=followed.count, shifts=shifts, weight=weight,
+            weight_transposed=transposed, bias=bias, O=sizes[1], y=out.reshape(-1), work=work, threads=count,
         )  # fmt: skip
         return out
 
     def pullback(dy, d_weight, d_bias):
         dy = checks.array("dy", dy, dtype, N, O)
         checks.targets(("d_weight", "d_bias"), (d_weight, d_bias), dtype, shapes)
-        dx = convolved(dy, -shifts, O, I * taps, I, taps, zeros(I, dtype))
-        work = scratch(kernels.weight_gradient_work(taps, I, O, lanes, parts), dtype)
+        dx = convolved(dy, -shifts, True, none)
+        work = scratch(room_size(kernels.gradient_room(taps, I, O, lanes, count), lanes), dtype)
         kernels.weight_gradient(
-            parts, x, I, first, count, shifts, dy.reshape(-1), O, zeros(O, dtype), d_weight.reshape(-1), N,
-            work, parts,
+            x=x, first=followed.first, count=followed.count, shifts=shifts, dy=dy.reshape(-1), O=O,
+            d_weight=d_weight.reshape(-1), work=work, threads=count,
         )  # fmt: skip
         if d_bias is not None:
-            parts_of_sum = threads.for_bytes(dy.nbytes)
-            matmul.column_sums(parts_of_sum, dy.reshape(-1), N, O, d_bias, False, parts_of_sum)
+            matmul.column_sums(
+                a=dy.reshape(-1), rows=N, columns=O, total=d_bias, add=False, threads=threads.for_bytes(dy.nbytes)
+            )
         return dx
 
-    return convolved(x, shifts, I, taps, O, I * taps, zeros(O, dtype) if bias is None else bias), pullback
+    return convolved(x, shifts, False, none if bias is None else bias), pullback

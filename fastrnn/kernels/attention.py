@@ -1,43 +1,118 @@
 """Dot-product attention within sequences: every query looks at the memory rows of its own sequence.
 
 Sequence b has the queries query_offsets[b] .. query_offsets[b+1]-1 and memory rows by memory_offsets likewise. Its
-weights, m x n of them, begin at places[b]. Parts own sequences, whole, so that no result depends on what else there is.
+weights, m x n of them, begin at places[b]. Shards own sequences, whole, so that no result depends on what else there
+is.
 
 Reference twin: fastrnn.reference.attention.
 """
 
-import numpy as np
+from typing import Any, NamedTuple
 
 from fastrnn.kernels.jit import Kernel, device, layout
-from fastrnn.kernels.loss import softmax_work
-from fastrnn.kernels.matmul import row_blocks, spread_size, tile_block
+from fastrnn.kernels.matmul import (
+    Panels,
+    Rows,
+    Shape,
+    by_rows,
+    repeated,
+    row_blocks,
+    spread_size,
+    tile_block,
+    transposed,
+    zero_row,
+)
 from fastrnn.kernels.pack import pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import lanes, load_first, pointer, store, store_first
-from fastrnn.kernels.reduce import add_up, row_exp_sum, row_max, virtual_width
+from fastrnn.kernels.reduce import PARTS, add_up, row_exp_sum, row_max, virtual_width
 from fastrnn.kernels.simd import fma, zeros
+from fastrnn.kernels.workspace import Elements, carve, room_size
+
+
+class Sequences(NamedTuple):
+    """What looks at what; M queries and N memory rows in B sequences."""
+
+    queries: Any  # (M, H)
+    memory: Any  # (N, H)
+    weights: Any  # m x n of each sequence, by queries
+    H: int
+    query_offsets: Any  # (B+1,), an array
+    memory_offsets: Any  # (B+1,), an array
+    places: Any  # (B,) the first weight of each sequence, an array
+
+
+class AttentionRoom(NamedTuple):
+    """Workspace of a shard, for one sequence at a time."""
+
+    panels: Elements  # the second factor of a product
+    spread: Elements  # rows of the first one that were crowded
+    partial: Elements  # a virtual vector
+    d_weights: Elements  # (m, n)
+    zero: Elements  # max(H, n) zeros
 
 
 @layout
-def panels_size(K, N, width):
-    """Elements of a (K, N) matrix in panels."""
-    return -(-N // width) * panel_size(K, width)
+def attention_room(H, most_queries, most_rows, width):
+    """The workspace of a shard; most_queries, most_rows: the largest m and n."""
+    longest = max(most_queries, most_rows)
+    scores = -(-most_rows // width) * panel_size(H, width)
+    return AttentionRoom(
+        panels=max(scores, -(-H // width) * panel_size(longest, width)),
+        spread=spread_size(max(H, most_rows), width),
+        partial=PARTS * width,
+        d_weights=most_queries * most_rows,
+        zero=max(H, most_rows),
+    )
+
+
+@layout
+def attention_work(H, most_queries, most_rows, width, threads):
+    """Elements of the workspaces of all shards, one after another."""
+    return threads * room_size(attention_room(H, most_queries, most_rows, width), width)
 
 
 @device
-def _times(rows, K, a, b, b_k, b_n, zero, c, columns, panels, spread):
-    """C = A B; A (rows, K) and C (rows, columns) by rows, element (k, n) of B at k*b_k + n*b_n."""
-    width, none = lanes(a), np.int64(0)
-    pack_range(panels, b, b_k, b_n, K, columns, none, -(-columns // width))
-    row_blocks(rows, K, a, K, panels, panel_size(K, width), zero, none, c, columns, columns, spread)
+def _longest(offsets):
+    """The most rows of a sequence."""
+    most = 0
+    for b in range(offsets.size - 1):
+        most = max(most, offsets[b + 1] - offsets[b])
+    return most
 
 
 @device
-def _transposed_times(K, rows, a, b, c0, c0_row, c, columns, panels):
-    """C = C0 + A^T B; A (K, rows), B (K, columns) and C (rows, columns) by rows."""
-    width, none, one = lanes(a), np.int64(0), np.int64(1)
-    pack_range(panels, b, columns, one, K, columns, none, -(-columns // width))
-    tile_block(rows, K, a, one, rows, panels, panel_size(K, width), c0, c0_row, c, columns, columns)
+def _own_room(shard, sequences, work):
+    """A shard's workspace, with its zeros written."""
+    H, most_rows, width = sequences.H, _longest(sequences.memory_offsets), lanes(work)
+    sizes = attention_room(H, _longest(sequences.query_offsets), most_rows, width)
+    room = carve(work + shard * room_size(sizes, width), sizes)
+    zero_row(room.zero, max(H, most_rows))
+    return room
+
+
+@device
+def _pack(b, K, N, panels):
+    """B (K, N), a Matrix, in panels."""
+    width = lanes(panels)
+    pack_range(panels, b.data, b.row, b.column, K, N, 0, -(-N // width))
+    return Panels(panels, panel_size(K, width))
+
+
+@device
+def _times(shape, a, b, c, room):
+    """C = A B; A and C by rows, B a Matrix."""
+    M, N, K = shape
+    panels = _pack(b, K, N, room.panels)
+    row_blocks(M, N, K, by_rows(a, K), panels, repeated(room.zero), Rows(c, N), room.spread)
+
+
+@device
+def _transposed_times(shape, a, b, start, c, room):
+    """C = start + A^T B; A, B and C by rows."""
+    M, N, K = shape
+    panels = _pack(by_rows(b, N), K, N, room.panels)
+    tile_block(M, N, K, transposed(by_rows(a, M)), panels, start, Rows(c, N))
 
 
 @device
@@ -46,7 +121,7 @@ def _softmax(rows, columns, scores, partial):
     width = lanes(scores)
     for i in range(rows):
         row = scores + i * columns
-        total = row_exp_sum(row, columns, row_max(row, columns, partial), row, np.bool_(True), partial)
+        total = row_exp_sum(row, columns, row_max(row, columns, partial), row, True, partial)
         for j in range(0, columns, width):
             store_first(row + j, load_first(row + j, columns - j) / total, columns - j)
 
@@ -75,99 +150,65 @@ def _softmax_backward(rows, columns, weights, d, partial):
             store_first(d_row + j, load_first(row + j, n) * (load_first(d_row + j, n) - mean), n)
 
 
-@layout
-def part_sizes(H, most_queries, most_rows, width):
-    """Elements of one part's panels, spread rows, a virtual vector, and one sequence's gradients of weights."""
-    longest = max(most_queries, most_rows)
-    panels = max(panels_size(H, most_rows, width), panels_size(longest, H, width))
-    return panels, spread_size(max(H, most_rows), width), softmax_work(0, width, 1), most_queries * most_rows
-
-
-@layout
-def attention_work(H, most_queries, most_rows, lanes, parts):
-    """Elements of workspace that a pass needs; most_queries, most_rows: of a sequence."""
-    panels, spread, partial, scores = part_sizes(H, most_queries, most_rows, lanes)
-    return parts * (panels + spread + partial + scores)
-
-
 @device
-def _room(part, H, most_queries, most_rows, work):
-    """A part's panels, spread rows, virtual vector and gradients of weights."""
-    panels, spread, partial, scores = part_sizes(H, most_queries, most_rows, lanes(work))
-    own = work + part * (panels + spread + partial + scores)
-    return own, own + panels, own + (panels + spread), own + (panels + spread + partial)
-
-
-@device
-def _attend(
-    part, parts, queries, memory, query_offsets, memory_offsets, places, H, zero, weights, context, most_queries,
-    most_rows, work,
-):  # fmt: skip
-    one = np.int64(1)
-    panels, spread, partial, _ = _room(part, H, most_queries, most_rows, work)
-    B = places.size
-    for b in range(split(B, parts, part), split(B, parts, part + 1)):
-        q, r = query_offsets[b], memory_offsets[b]
-        m, n = query_offsets[b + 1] - q, memory_offsets[b + 1] - r
-        rows, own = memory + r * H, weights + places[b]
-        _times(m, H, queries + q * H, rows, one, H, zero, own, n, panels, spread)
-        _softmax(m, n, own, partial)
-        _times(m, n, own, rows, H, one, zero, context + q * H, H, panels, spread)
+def _attend(shard, shards, sequences, context, work):
+    H, B, room = sequences.H, sequences.places.size, _own_room(shard, sequences, work)
+    for b in range(split(B, shards, shard), split(B, shards, shard + 1)):
+        q, r = sequences.query_offsets[b], sequences.memory_offsets[b]
+        m, n = sequences.query_offsets[b + 1] - q, sequences.memory_offsets[b + 1] - r
+        queries, weights = sequences.queries + q * H, sequences.weights + sequences.places[b]
+        rows = by_rows(sequences.memory + r * H, H)
+        _times(Shape(m, n, H), queries, transposed(rows), weights, room)
+        _softmax(m, n, weights, room.partial)
+        _times(Shape(m, H, n), weights, rows, context + q * H, room)
 
 
 @Kernel
-def attention_forward(
-    queries, memory, query_offsets, memory_offsets, places, H, zero, weights, context, most_queries, most_rows, work,
-    parts,
-):  # fmt: skip
+def attention_forward(queries, memory, weights, H, query_offsets, memory_offsets, places, context, work, threads):
     """context_i = sum_j a_ij memory_j, a_i the softmax of query_i memory_j over the rows j of i's sequence.
 
     Parameters (flat arrays)
     ----------
     queries, context : (M, H); memory : (N, H)
+    weights : out, m*n for each sequence, by queries
     query_offsets, memory_offsets : (B+1,); places : (B,) first weight of each sequence
-    weights : out, m*n for each sequence, by queries; most_queries, most_rows : the largest m and n
-    zero : at least max(H, most_rows) zeros; work : attention_work(...) elements
+    work : attention_work(...) elements
 
     Cost: 4*m*n*H flop and m*n exponentials a sequence, and two copies of the memory.
     """
-    share(
-        parts, _attend,
-        (parts, pointer(queries), pointer(memory), query_offsets, memory_offsets, places, H, pointer(zero),
-         pointer(weights), pointer(context), most_queries, most_rows, pointer(work)),
+    sequences = Sequences(
+        pointer(queries), pointer(memory), pointer(weights), H, query_offsets, memory_offsets, places
     )  # fmt: skip
+    share(threads, _attend, (threads, sequences, pointer(context), pointer(work)))
 
 
 @device
-def _attend_backward(
-    part, parts, queries, memory, weights, d_context, query_offsets, memory_offsets, places, H, zero, d_queries,
-    d_memory, most_queries, most_rows, work,
-):  # fmt: skip
-    one, none = np.int64(1), np.int64(0)
-    panels, spread, partial, d = _room(part, H, most_queries, most_rows, work)
-    B = places.size
-    for b in range(split(B, parts, part), split(B, parts, part + 1)):
-        q, r = query_offsets[b], memory_offsets[b]
-        m, n = query_offsets[b + 1] - q, memory_offsets[b + 1] - r
-        rows, own, target = memory + r * H, weights + places[b], d_memory + r * H
-        _times(m, H, d_context + q * H, rows, one, H, zero, d, n, panels, spread)
-        _softmax_backward(m, n, own, d, partial)
-        _times(m, n, d, rows, H, one, zero, d_queries + q * H, H, panels, spread)
-        _transposed_times(m, n, d, queries + q * H, zero, none, target, H, panels)
-        _transposed_times(m, n, own, d_context + q * H, target, H, target, H, panels)
+def _attend_backward(shard, shards, sequences, d_context, d_queries, d_memory, work):
+    H, B, room = sequences.H, sequences.places.size, _own_room(shard, sequences, work)
+    for b in range(split(B, shards, shard), split(B, shards, shard + 1)):
+        q, r = sequences.query_offsets[b], sequences.memory_offsets[b]
+        m, n = sequences.query_offsets[b + 1] - q, sequences.memory_offsets[b + 1] - r
+        queries, weights, d = sequences.queries + q * H, sequences.weights + sequences.places[b], room.d_weights
+        rows, d_own, d_rows = by_rows(sequences.memory + r * H, H), d_context + q * H, d_memory + r * H
+        _times(Shape(m, n, H), d_own, transposed(rows), d, room)
+        _softmax_backward(m, n, weights, d, room.partial)
+        _times(Shape(m, H, n), d, rows, d_queries + q * H, room)
+        _transposed_times(Shape(n, H, m), d, queries, repeated(room.zero), d_rows, room)
+        _transposed_times(Shape(n, H, m), weights, d_own, Rows(d_rows, H), d_rows, room)
 
 
 @Kernel
 def attention_backward(
-    queries, memory, weights, d_context, query_offsets, memory_offsets, places, H, zero, d_queries, d_memory,
-    most_queries, most_rows, work, parts,
-):  # fmt: skip
+    queries, memory, weights, H, query_offsets, memory_offsets, places, d_context, d_queries, d_memory, work, threads
+):
     """d_queries (M, H) and d_memory (N, H) from d_context (M, H) and the weights that attention_forward wrote.
 
     Other parameters as its. Cost: 8*m*n*H flop a sequence, and two copies of its memory and of its queries.
     """
+    sequences = Sequences(
+        pointer(queries), pointer(memory), pointer(weights), H, query_offsets, memory_offsets, places
+    )  # fmt: skip
     share(
-        parts, _attend_backward,
-        (parts, pointer(queries), pointer(memory), pointer(weights), pointer(d_context), query_offsets, memory_offsets,
-         places, H, pointer(zero), pointer(d_queries), pointer(d_memory), most_queries, most_rows, pointer(work)),
+        threads, _attend_backward,
+        (threads, sequences, pointer(d_context), pointer(d_queries), pointer(d_memory), pointer(work)),
     )  # fmt: skip

@@ -4,32 +4,33 @@ Reference twin: fastrnn.reference.embedding.
 """
 
 from fastrnn.kernels.jit import Kernel, device
+from fastrnn.kernels.matmul import Rows
 from fastrnn.kernels.pack import split
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import lanes, load_first, pointer, store_first
 
 
 @device
-def _gather(part, parts, source, source_row, index, D, out, out_row):
-    width = lanes(source)
-    for i in range(split(index.size, parts, part), split(index.size, parts, part + 1)):
+def _gather(shard, shards, source, index, D, out):
+    width = lanes(source.data)
+    for i in range(split(index.size, shards, shard), split(index.size, shards, shard + 1)):
         row = index[i]
-        start, target = source + max(row, 0) * source_row, out + i * out_row
+        start, target = source.data + max(row, 0) * source.row, out.data + i * out.row
         for j in range(0, D, width):
             store_first(target + j, load_first(start + j, D - j if row >= 0 else 0), D - j)
 
 
 @Kernel
-def gather(source, source_row, index, D, out, out_row, parts):
+def gather(source, source_row, index, D, out, out_row, threads):
     """out (N, D) = source[index], or 0 where the index is negative; source (V, D) and out flat, with row strides."""
-    share(parts, _gather, (parts, pointer(source), source_row, index, D, pointer(out), out_row))
+    share(threads, _gather, (threads, Rows(pointer(source), source_row), index, D, Rows(pointer(out), out_row)))
 
 
 @device
-def _scatter_add(part, parts, d_rows, tokens, D, d_weight):
+def _scatter_add(shard, shards, d_rows, tokens, D, d_weight):
     width = lanes(d_rows)
     vectors = -(-D // width)
-    left, right = split(vectors, parts, part) * width, min(D, split(vectors, parts, part + 1) * width)
+    left, right = split(vectors, shards, shard) * width, min(D, split(vectors, shards, shard + 1) * width)
     for i in range(tokens.size):
         source, target = d_rows + i * D, d_weight + tokens[i] * D
         for j in range(left, right, width):
@@ -37,6 +38,6 @@ def _scatter_add(part, parts, d_rows, tokens, D, d_weight):
 
 
 @Kernel
-def scatter_add(d_rows, tokens, D, d_weight, parts):
+def scatter_add(d_rows, tokens, D, d_weight, threads):
     """d_weight[token] += d_row for each row in order; threads own columns. d_rows (N, D), d_weight (V, D), flat."""
-    share(parts, _scatter_add, (parts, pointer(d_rows), tokens, D, pointer(d_weight)))
+    share(threads, _scatter_add, (threads, pointer(d_rows), tokens, D, pointer(d_weight)))

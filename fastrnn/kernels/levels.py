@@ -1,63 +1,58 @@
 """The nodes of one level of trees, some rows of it: products in blocks of rows, each followed by the cell's arithmetic.
 
-Nodes are taken in the computing order of fastrnn.trees, where a level is one block of rows, and the leaves are the
-first; results and cotangents lie as the caller numbers the nodes.
+See `forest` for what travels through the functions by name.
 """
 
-from typing import NamedTuple
-
-import numpy as np
-
-from fastrnn.kernels.cells import gates, states
-from fastrnn.kernels.cells.tree import node_backward, node_forward
-from fastrnn.kernels.jit import device, layout
-from fastrnn.kernels.matmul import ROW_BLOCK, copy_rows, tile_block
+from fastrnn.kernels.cells import states
+from fastrnn.kernels.cells.tree import Node, NodeGradients, Trace, node_backward, node_forward
+from fastrnn.kernels.forest import fed_row, fed_size, gate_rows, hidden_rows, z_row
+from fastrnn.kernels.jit import device
+from fastrnn.kernels.matmul import ROW_BLOCK, Panels, Rows, by_rows, copy_row, repeated, tile_block
 from fastrnn.kernels.pack import padded, panel_size, row_stride, split
 from fastrnn.kernels.pointers import lanes, load_first, store_first
 from fastrnn.kernels.simd import zeros
 
 
-class Forest(NamedTuple):
-    """Trees in the computing order, int64; M inner nodes."""
-
-    order: np.ndarray  # (N,) the nodes
-    place: np.ndarray  # (N,) its inverse
-    levels: np.ndarray  # (levels+1,)
-    first: np.ndarray  # (M+1,) bounds of each inner node's slots
-    children: np.ndarray  # (slots,) the node in a slot, or -1
-    carry: np.ndarray  # (N,) the row of `carry` that is a node's gradient, -1 for a root
-
-
-@layout
-def fed_size(H, K):
-    """P."""
-    return H * max(K, 1)
+@device
+def _level_shard(shard, shards, forest, level):
+    """The rows of a level that a shard owns: the first one, and one past the last."""
+    low, high = forest.levels[level], forest.levels[level + 1]
+    return low + split(high - low, shards, shard), low + split(high - low, shards, shard + 1)
 
 
 @device
-def _project(forest, begin, end, x, I, W_ih, bias, z, z_row, columns, x_rows):
+def _node(forest, n):
+    """The node of row n; a leaf has no slots."""
+    inner, first, last = n - forest.levels[1], 0, 0
+    if inner >= 0:
+        first, last = forest.first[inner], forest.first[inner + 1]
+    return Node(forest.order[n], forest.children, first, last)
+
+
+@device
+def _project(begin, end, forest, sizes, x, columns, room, kept):
     """The inputs' part of the pre-activations in the first columns of the rows begin..end-1, which are gathered."""
-    row, none, one = row_stride(I, lanes(z)), np.int64(0), np.int64(1)  # no literals: another tile_block for each
+    width, I = lanes(x), sizes.I
+    x_row, row = row_stride(I, width), z_row(sizes, width)
     for n in range(begin, end):
-        copy_rows(x_rows + n * row, row, x + forest.order[n] * I, I, 1, I)
-    size, at = panel_size(I, lanes(z)), z + begin * z_row
-    tile_block(end - begin, I, x_rows + begin * row, row, one, W_ih, size, bias, none, at, z_row, columns)
+        copy_row(kept.x + n * x_row, x + forest.order[n] * I, I)
+    rows, z = by_rows(kept.x + begin * x_row, x_row), Rows(kept.z + begin * row, row)
+    tile_block(end - begin, columns, I, rows, Panels(room.W_ih, panel_size(I, width)), repeated(room.bias), z)
 
 
 @device
-def project_inner(part, parts, forest, x, I, W_ih, bias, z, z_row, x_rows):
+def project_inner(shard, shards, forest, sizes, x, room, kept):
     """The inputs' part of inner nodes, which doesn't wait for the children: blocks of rows from several levels."""
     leaves = forest.levels[1]
-    inner = forest.order.size - leaves
-    low, high = leaves + split(inner, parts, part), leaves + split(inner, parts, part + 1)
+    low, high = leaves + split(sizes.M, shards, shard), leaves + split(sizes.M, shards, shard + 1)
     for n in range(low, high, ROW_BLOCK):
-        _project(forest, n, min(high, n + ROW_BLOCK), x, I, W_ih, bias, z, z_row, z_row, x_rows)
+        _project(n, min(high, n + ROW_BLOCK), forest, sizes, x, z_row(sizes, lanes(x)), room, kept)
 
 
 @device
-def _gather_children(forest, inner, h, H, K, fed, edges, row, keep_each):
+def _gather_children(inner, forest, sizes, h, kept):
     """What an inner node's children feed: the sum of their h, or all side by side; and each h for its own gate."""
-    width = lanes(h)
+    width, H, row = lanes(h), sizes.H, fed_row(sizes, lanes(h))
     first, last = forest.first[inner], forest.first[inner + 1]
     for unit in range(0, H, width):
         valid, total = H - unit, zeros(h)
@@ -65,120 +60,104 @@ def _gather_children(forest, inner, h, H, K, fed, edges, row, keep_each):
             child = forest.children[slot]
             h_k = load_first(h + (max(child, 0) * H + unit), valid if child >= 0 else 0)
             total = total + h_k
-            if K > 0:
-                store_first(fed + (inner * row + (slot - first) * H + unit), h_k, valid)
-            elif keep_each:
-                store_first(edges + (slot * row + unit), h_k, valid)
-        if K == 0:
-            store_first(fed + (inner * row + unit), total, valid)
+            if sizes.K > 0:
+                store_first(kept.fed + (inner * row + (slot - first) * H + unit), h_k, valid)
+            elif sizes.forgetting:
+                store_first(kept.edges + (slot * row + unit), h_k, valid)
+        if sizes.K == 0:
+            store_first(kept.fed + (inner * row + unit), total, valid)
 
 
 @device
-def _forget_products(forest, inner, rows, H, K, W_f, fed, edges, row, z_f, z_row, f):
-    """The forget gates' pre-activations in the slots of some inner nodes, from their inputs' part."""
-    width, one = lanes(f), np.int64(1)
-    size = panel_size(fed_size(H, K), width)
+def _forget_products(inner, rows, forest, sizes, W_f, z_f, kept):
+    """The forget gates' pre-activations in the slots of some inner nodes, from their inputs' part in the Rows z_f."""
+    width, H, K, row = lanes(kept.f), sizes.H, sizes.K, fed_row(sizes, lanes(kept.f))
     if K > 0:
+        blocks = padded(H, width) // width
         for k in range(K):
-            tile_block(
-                rows, K * H, fed + inner * row, row, one, W_f + k * padded(H, width) // width * size, size, z_f, z_row,
-                f + (inner * K + k) * H, K * H, H,
-            )  # fmt: skip
+            panels, f = Panels(W_f.data + k * blocks * W_f.size, W_f.size), kept.f + (inner * K + k) * H
+            tile_block(rows, H, K * H, by_rows(kept.fed + inner * row, row), panels, z_f, Rows(f, K * H))
         return
     for q in range(rows):
         for slot in range(forest.first[inner + q], forest.first[inner + q + 1]):
-            copy_rows(f + slot * H, H, z_f + q * z_row, z_row, 1, H)
+            copy_row(kept.f + slot * H, z_f.data + q * z_f.row, H)
     for slot in range(forest.first[inner], forest.first[inner + rows], ROW_BLOCK):
-        count = min(ROW_BLOCK, forest.first[inner + rows] - slot)
-        tile_block(count, H, edges + slot * row, row, one, W_f, size, f + slot * H, H, f + slot * H, H, H)
+        count, f = min(ROW_BLOCK, forest.first[inner + rows] - slot), Rows(kept.f + slot * H, H)
+        tile_block(count, H, H, by_rows(kept.edges + slot * row, row), W_f, f, f)
 
 
 @device
-def forward_level(
-    part, parts, low, high, cell, forest, x, I, H, K, W_ih, W_hh, bias, z, z_row, h, c, fed, edges, f, x_rows
-):  # fmt: skip
-    """The rows low..high-1 of one level."""
-    width, one = lanes(z), np.int64(1)
-    full, forgetting = padded(H, width), states(cell) > 1
-    own = gates(cell) - forgetting
-    P, leaves = fed_size(H, K), forest.levels[1]
-    row, size = row_stride(P, width), panel_size(P, width)
-    start, stop = low + split(high - low, parts, part), low + split(high - low, parts, part + 1)
+def forward_level(shard, shards, level, cell, forest, sizes, x, state, room, kept):
+    """The rows of one level; state: States; room: ForwardRoom."""
+    width, H, P, leaves = lanes(x), sizes.H, fed_size(sizes.H, sizes.K), forest.levels[1]
+    row, fed, size = z_row(sizes, width), fed_row(sizes, width), panel_size(P, width)
+    own = sizes.own * padded(H, width)  # the own gates' columns
+    start, stop = _level_shard(shard, shards, forest, level)
     for begin in range(start, stop, ROW_BLOCK):
-        rows, inner, at = min(ROW_BLOCK, stop - begin), begin - leaves, z + begin * z_row
+        rows, inner, z = min(ROW_BLOCK, stop - begin), begin - leaves, Rows(kept.z + begin * row, row)
         if inner >= 0:
             for m in range(inner, inner + rows):
-                _gather_children(forest, m, h, H, K, fed, edges, row, forgetting)
-            tile_block(rows, P, fed + inner * row, row, one, W_hh, size, at, z_row, at, z_row, own * full)
-            if forgetting:
-                W_f = W_hh + own * full // width * size
-                _forget_products(forest, inner, rows, H, K, W_f, fed, edges, row, at + own * full, z_row, f)
+                _gather_children(m, forest, sizes, state.h, kept)
+            tile_block(rows, own, P, by_rows(kept.fed + inner * fed, fed), Panels(room.W_hh, size), z, z)
+            if states(cell) > 1:
+                W_f = Panels(room.W_hh + own // width * size, size)
+                _forget_products(inner, rows, forest, sizes, W_f, Rows(z.data + own, row), kept)
         else:  # a leaf's forget gates meet nothing
-            _project(forest, begin, begin + rows, x, I, W_ih, bias, z, z_row, own * full, x_rows)
+            _project(begin, begin + rows, forest, sizes, x, own, room, kept)
         for n in range(begin, begin + rows):
-            first, last = (forest.first[n - leaves], forest.first[n - leaves + 1]) if inner >= 0 else (0, 0)
+            node, trace = _node(forest, n), Trace(kept.z + n * row, kept.f, state.h, state.c)
             for unit in range(0, H, width):
-                node_forward(
-                    cell, unit, H, full, z + n * z_row, h, c, forest.order[n], f, forest.children, first, last
-                )  # fmt: skip
+                node_forward(cell, unit, H, node, trace)
 
 
 @device
-def _children_products(forest, inner, rows, own, H, K, W_hh, zero, dz, dz_row, d_f, d_f_row, d_sums, carry):
+def _children_products(begin, rows, cell, forest, sizes, room):
     """What the children of some inner nodes get through the products: a row of `carry` for each child, or with summed
     children that have no gates for each parent."""
-    width, none, one = lanes(dz), np.int64(0), np.int64(1)
-    P, forgets = fed_size(H, K), max(K, 1)
-    size = panel_size((own + forgets * (own > 1)) * H, width)
-    each = own > 1 and K == 0
-    at = (d_sums if each else carry) + inner * P
-    tile_block(rows, H, dz, dz_row, one, W_hh, size, zero, none, at, P, P)
-    if own == 1:
+    width, H, K, P = lanes(room.dz), sizes.H, sizes.K, fed_size(sizes.H, sizes.K)
+    row, d_f_row = row_stride(gate_rows(sizes), width), fed_row(sizes, width)
+    size = panel_size(hidden_rows(sizes), width)
+    inner, dz, each = begin - forest.levels[1], room.dz + begin * row, states(cell) > 1 and K == 0
+    target = Rows((room.d_sums if each else room.carry) + inner * P, P)
+    tile_block(rows, P, H, by_rows(dz, row), Panels(room.W_hh, size), repeated(room.zero), target)
+    if states(cell) == 1:
         return
+    W_f, W_last = Panels(room.W_hh + H * width, size), Panels(room.W_hh + (1 + max(K, 1)) * H * width, size)
     if K > 0:
-        tile_block(rows, K * H, d_f + inner * d_f_row, d_f_row, one, W_hh + H * width, size, at, P, at, P, P)
-    tile_block(rows, 2 * H, dz + 2 * H, dz_row, one, W_hh + (1 + forgets) * H * width, size, at, P, at, P, P)
+        tile_block(rows, P, K * H, by_rows(room.d_f + inner * d_f_row, d_f_row), W_f, target, target)
+    tile_block(rows, P, 2 * H, by_rows(dz + 2 * H, row), W_last, target, target)
     if not each:
         return
     for q in range(rows):
         for slot in range(forest.first[inner + q], forest.first[inner + q + 1]):
-            copy_rows(carry + slot * H, H, at + q * H, H, 1, H)
+            copy_row(room.carry + slot * H, target.data + q * H, H)
     for slot in range(forest.first[inner], forest.first[inner + rows], ROW_BLOCK):
-        count, at = min(ROW_BLOCK, forest.first[inner + rows] - slot), carry + slot * H
-        tile_block(count, H, d_f + slot * d_f_row, d_f_row, one, W_hh + H * width, size, at, H, at, H, H)
+        count, carry = min(ROW_BLOCK, forest.first[inner + rows] - slot), Rows(room.carry + slot * H, H)
+        tile_block(count, H, H, by_rows(room.d_f + slot * d_f_row, d_f_row), W_f, carry, carry)
 
 
 @device
-def backward_level(
-    part, parts, low, high, cell, forest, H, K, W_hh, zero, z, z_row, h, c, f, dh, dh_row, dc, dc_row, dz, dz_row, d_f,
-    d_f_row, d_sums, carry, d_slots,
-):  # fmt: skip
-    """The rows low..high-1 of one level."""
-    width, leaves, full = lanes(z), forest.levels[1], padded(H, lanes(z))
-    forgetting = states(cell) > 1
-    start, stop = low + split(high - low, parts, part), low + split(high - low, parts, part + 1)
+def backward_level(shard, shards, level, cell, forest, sizes, state, d_state, kept, room):
+    """The rows of one level; state, d_state: States; room: BackwardRoom."""
+    width, H, leaves = lanes(room.dz), sizes.H, forest.levels[1]
+    row, dz_row, d_f_row = z_row(sizes, width), row_stride(gate_rows(sizes), width), fed_row(sizes, width)
+    start, stop = _level_shard(shard, shards, forest, level)
     for begin in range(start, stop, ROW_BLOCK):
-        rows, inner = min(ROW_BLOCK, stop - begin), begin - leaves
+        rows = min(ROW_BLOCK, stop - begin)
         for n in range(begin, begin + rows):
-            node, own, first, last, d_gates = forest.order[n], forest.carry[n], 0, 0, d_f
-            if inner >= 0:
-                first, last = forest.first[n - leaves], forest.first[n - leaves + 1]
-                d_gates = d_f + (n - leaves if K > 0 else first) * d_f_row
+            node, own = _node(forest, n), forest.carry[n]
+            trace = Trace(kept.z + n * row, kept.f, state.h, state.c)
+            d_f = room.d_f + (max(n - leaves, 0) if sizes.K > 0 else node.first) * d_f_row
+            gradients = NodeGradients(room.dz + n * dz_row, d_f, H if sizes.K > 0 else d_f_row, room.d_c)
             for unit in range(0, H, width):
                 valid = H - unit
                 from_above = valid if own >= 0 else 0
-                d_h = load_first(dh + (node * dh_row + unit), valid)
-                d_h = d_h + load_first(carry + (max(own, 0) * H + unit), from_above)
-                d_c = zeros(z)
-                if forgetting:
-                    d_c = load_first(dc + (node * dc_row + unit), valid)
-                    d_c = d_c + load_first(d_slots + (max(own, 0) * H + unit), from_above)
-                node_backward(
-                    cell, unit, H, full, d_h, d_c, z + n * z_row, h, c, node, f, forest.children, first, last,
-                    dz + n * dz_row, d_gates, H if K > 0 else d_f_row, d_slots,
-                )  # fmt: skip
-        if inner >= 0:
-            _children_products(
-                forest, inner, rows, gates(cell) - forgetting, H, K, W_hh, zero, dz + begin * dz_row, dz_row, d_f,
-                d_f_row, d_sums, carry,
-            )  # fmt: skip
+                d_h = load_first(d_state.h.data + (node.row * d_state.h.row + unit), valid)
+                d_h = d_h + load_first(room.carry + (max(own, 0) * H + unit), from_above)
+                d_c = zeros(d_h)
+                if states(cell) > 1:
+                    d_c = load_first(d_state.c.data + (node.row * d_state.c.row + unit), valid)
+                    d_c = d_c + load_first(room.d_c + (max(own, 0) * H + unit), from_above)
+                node_backward(cell, unit, H, node, d_h, d_c, trace, gradients)
+        if begin >= leaves:
+            _children_products(begin, rows, cell, forest, sizes, room)

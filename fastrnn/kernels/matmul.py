@@ -6,8 +6,6 @@ elements of C, never parts of the sum.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.pack import pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
@@ -54,7 +52,7 @@ class Shape(NamedTuple):
 @device
 def by_rows(data, row):
     """A matrix whose rows are contiguous."""
-    return Matrix(data, row, np.int64(1))  # not a literal, for which all that takes it would be compiled again
+    return Matrix(data, row, 1)
 
 
 @device
@@ -66,7 +64,7 @@ def transposed(matrix):
 @device
 def repeated(data):
     """One row, for every row of C: a bias."""
-    return Rows(data, np.int64(0))  # nor here
+    return Rows(data, 0)
 
 
 @device
@@ -118,13 +116,24 @@ def crowded(stride, width):
 
 
 @device
+def copy_row(target, source, columns):
+    """Copy a row of `columns` elements."""
+    for j in range(0, columns, lanes(target)):
+        store_first(target + j, load_first(source + j, columns - j), columns - j)
+
+
+@device
 def copy_rows(target, target_row, source, source_row, rows, columns):
     """Copy `rows` rows of `columns` elements."""
-    width = lanes(target)
     for i in range(rows):
-        for j in range(0, columns, width):
-            n = columns - j
-            store_first(target + (i * target_row + j), load_first(source + (i * source_row + j), n), n)
+        copy_row(target + i * target_row, source + i * source_row, columns)
+
+
+@device
+def zero_row(target, columns):
+    """Write a row of zeros."""
+    for j in range(0, columns, lanes(target)):
+        store_first(target + j, zeros(target), columns - j)
 
 
 @layout

@@ -13,17 +13,49 @@ last rows where no sequence has what its tap would see.
 Reference twin: fastrnn.reference.time_delay.
 """
 
-import numpy as np
+from typing import Any, NamedTuple
 
 from fastrnn.kernels.jit import Kernel, device, layout
-from fastrnn.kernels.matmul import K_BLOCK, ROW_BLOCK, copy_rows, tile_block
+from fastrnn.kernels.matmul import (
+    K_BLOCK,
+    ROW_BLOCK,
+    Matrix,
+    Panels,
+    Rows,
+    by_rows,
+    copy_rows,
+    repeated,
+    tile_block,
+    transposed,
+    zero_row,
+)
 from fastrnn.kernels.pack import pack_panel, pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.pointers import element, lanes, pointer, set_element, store_first
-from fastrnn.kernels.simd import zeros
+from fastrnn.kernels.pointers import element, lanes, pointer, set_element
 from fastrnn.kernels.target import TARGET
+from fastrnn.kernels.workspace import Elements, carve
 
 ROW_COLUMNS, SUM_COLUMNS = TARGET.window_columns, TARGET.sum_columns
+
+
+class Windows(NamedTuple):
+    """What all windows are gathered from."""
+
+    x: Any  # (N, I)
+    N: int
+    I: int
+    first: Any  # (T,) the first row of each step, an array
+    count: Any  # (T,) the number of its rows, an array
+    shifts: Any  # (taps,) in steps, an array
+
+
+class Block(NamedTuple):
+    """The windows of the rows low..high-1, and of these the columns left..right-1."""
+
+    low: int
+    high: int
+    left: int
+    right: int
 
 
 @device
@@ -40,18 +72,18 @@ def step_of(first, row):
 
 
 @device
-def rows_before(first, t, N):
+def rows_before(windows, t):
     """Rows of the steps before t, which may be no step."""
     if t <= 0:
         return 0
-    return first[t] if t < first.size else N
+    return windows.first[t] if t < windows.first.size else windows.N
 
 
 @device
 def seen_taps(shifts, t, T):
     """The first tap that sees no step before step 0 from step t, and one past the last; and the next step from which
     more do, T if there is none."""
-    start, end, until = np.int64(0), np.int64(0), T
+    start, end, until = 0, 0, T
     for tap in range(shifts.size):
         if t + shifts[tap] < 0:
             until = min(until, -shifts[tap])
@@ -61,149 +93,178 @@ def seen_taps(shifts, t, T):
 
 
 @device
-def zero_rows(target, target_row, rows, columns):
-    """Write `rows` rows of `columns` zeros."""
-    width = lanes(target)
-    for i in range(rows):
-        for j in range(0, columns, width):
-            store_first(target + (i * target_row + j), zeros(target), columns - j)
-
-
-@device
-def gather_windows(x, I, first, count, shifts, low, high, left, right, block, stride):
-    """Copy the columns left..right-1 of the windows of the rows low..high-1 into a block, `stride` elements a row."""
-    begin = step_of(first, low)
-    for tap in range(left // I, -(-right // I)):
-        start, end = max(left - tap * I, 0), min(right - tap * I, I)
-        target, t, row = block + (tap * I + start - left), begin, low
-        while row < high:
-            rows, sequence, source = min(first[t] + count[t], high) - row, row - first[t], t + shifts[tap]
-            present = 0
-            if 0 <= source < first.size:
+def gather_windows(windows, block, target):
+    """Copy a block of windows to Rows."""
+    I, first, count, T = windows.I, windows.first, windows.count, windows.first.size
+    begin = step_of(first, block.low)
+    for tap in range(block.left // I, -(-block.right // I)):
+        start, end = max(block.left - tap * I, 0), min(block.right - tap * I, I)
+        to, t, row = target.data + (tap * I + start - block.left), begin, block.low
+        while row < block.high:
+            rows, sequence = min(first[t] + count[t], block.high) - row, row - first[t]
+            source, present = t + windows.shifts[tap], 0
+            if 0 <= source < T:
                 present = max(0, min(rows, count[source] - sequence))
-                copy_rows(target, stride, x + ((first[source] + sequence) * I + start), I, present, end - start)
-            zero_rows(target + present * stride, stride, rows - present, end - start)
-            target, row, t = target + rows * stride, row + rows, t + 1
+                copy_rows(to, target.row, windows.x + ((first[source] + sequence) * I + start), I, present, end - start)
+            for i in range(present, rows):
+                zero_row(to + i * target.row, end - start)
+            to, row, t = to + rows * target.row, row + rows, t + 1
 
 
-@device
-def _pack_taps(part, parts, weight, taps, i_stride, o_stride, I, O, panels):
-    width = lanes(weight)
-    size = panel_size(taps * I, width)
-    count = -(-O // width)
-    for p in range(split(count, parts, part), split(count, parts, part + 1)):
-        for tap in range(taps):
-            target, source = panels + (p * size + tap * I * width), weight + (p * width * o_stride + tap)
-            pack_panel(target, source, i_stride, o_stride, I, min(width, O - p * width))
+class ConvolveRoom(NamedTuple):
+    """Workspace of `convolve`."""
 
-
-@device
-def _convolve_part(part, parts, x, I, first, count, shifts, panels, O, bias, y, N, blocks):
-    width, none, one = lanes(x), np.int64(0), np.int64(1)  # not literals, for which tile_block would be compiled again
-    K = shifts.size * I
-    size, stride = panel_size(K, width), min(K, ROW_COLUMNS) + width
-    block, last = blocks + part * ROW_BLOCK * stride, split(N, parts, part + 1)
-    low = split(N, parts, part)
-    while low < last:
-        start, end, until = seen_taps(shifts, step_of(first, low), first.size)
-        high, target = min(low + ROW_BLOCK, last, rows_before(first, until, N)), y + low * O
-        c0, c0_row = bias, none
-        for left in range(start * I, max(end * I, 1), ROW_COLUMNS):
-            right = min(left + ROW_COLUMNS, end * I)
-            gather_windows(x, I, first, count, shifts, low, high, left, right, block, stride)
-            tile_block(
-                high - low, right - left, block, stride, one, panels + left * width, size, c0, c0_row, target, O, O
-            )  # fmt: skip
-            c0, c0_row = target, O
-        low = high
+    weight: Elements  # in panels, tap after tap
+    zero: Elements  # (O,) zeros
+    windows: Elements  # a block of rows of windows for each thread
 
 
 @layout
-def convolve_work(taps, I, O, lanes, parts):
-    """Elements of workspace that `convolve` needs."""
+def window_row(columns, most, width):
+    """Elements from row to row of a block of windows of which at most `most` columns are gathered at a time."""
+    return min(columns, most) + width
+
+
+@layout
+def convolve_room(taps, I, O, width, threads):
+    """The workspace of `convolve`."""
     K = taps * I
-    return -(-O // lanes) * panel_size(K, lanes) + parts * ROW_BLOCK * (min(K, ROW_COLUMNS) + lanes)
+    return ConvolveRoom(
+        weight=-(-O // width) * panel_size(K, width),
+        zero=O,
+        windows=threads * ROW_BLOCK * window_row(K, ROW_COLUMNS, width),
+    )
+
+
+@device
+def _pack_taps(shard, shards, weight, taps, I, O, panels):
+    width = lanes(panels)
+    size = panel_size(taps * I, width)
+    count = -(-O // width)
+    for p in range(split(count, shards, shard), split(count, shards, shard + 1)):
+        for tap in range(taps):
+            target, source = panels + (p * size + tap * I * width), weight.data + (p * width * weight.column + tap)
+            pack_panel(target, source, weight.row, weight.column, I, min(width, O - p * width))
+
+
+@device
+def _convolve(shard, shards, windows, bias, y, room):
+    width, N, I, O = lanes(y.data), windows.N, windows.I, y.row
+    K = windows.shifts.size * I
+    size, row = panel_size(K, width), window_row(K, ROW_COLUMNS, width)
+    own = Rows(room.windows + shard * ROW_BLOCK * row, row)
+    low, last = split(N, shards, shard), split(N, shards, shard + 1)
+    while low < last:
+        start, end, until = seen_taps(windows.shifts, step_of(windows.first, low), windows.first.size)
+        high, c0, c = min(low + ROW_BLOCK, last, rows_before(windows, until)), bias, Rows(y.data + low * O, O)
+        for left in range(start * I, max(end * I, 1), ROW_COLUMNS):
+            right = min(left + ROW_COLUMNS, end * I)
+            gather_windows(windows, Block(low, high, left, right), own)
+            panels = Panels(room.weight + left * width, size)
+            tile_block(high - low, O, right - left, by_rows(own.data, row), panels, c0, c)
+            c0 = c
+        low = high
 
 
 @Kernel
-def convolve(x, I, first, count, shifts, weight, i_stride, o_stride, O, bias, y, N, work, parts):
+def convolve(x, first, count, shifts, weight, weight_transposed, bias, O, y, work, threads):
     """y_n = bias + sum_k W_k x at shifts[k] steps from row n, within its sequence.
 
-    x: (N, I), y: (N, O), flat; first, count: (T,) rows of each step; shifts: (taps,) steps.
-    weight: flat, element (o, i) of tap k at k + i*i_stride + o*o_stride; bias: at least O numbers.
-    work: convolve_work(...) elements. Threads share the rows. Cost: 2*N*O*taps*I flop, and a copy of N*taps*I elements.
+    x: (N, I), y: (N, O), flat; first, count: (T,) rows of each step; shifts: (taps,) steps
+    weight: (O, I, taps), or (I, O, taps) if weight_transposed, flat; bias: (O,), or empty for 0
+    work: room_size(convolve_room(...)) elements
+
+    Threads share the rows. Cost: 2*N*O*taps*I flop, and a copy of N*taps*I elements.
     Reference twin: fastrnn.reference.time_delay.time_delay_forward.
     """
-    width, taps = lanes(pointer(x)), shifts.size
-    panels = pointer(work)
-    blocks = panels + -(-O // width) * panel_size(taps * I, width)
-    share(parts, _pack_taps, (parts, pointer(weight), taps, i_stride, o_stride, I, O, panels))
-    share(
-        parts, _convolve_part,
-        (parts, pointer(x), I, first, count, shifts, panels, O, pointer(bias), pointer(y), N, blocks),
-    )  # fmt: skip
+    taps, N = shifts.size, y.size // O
+    I = weight.size // (taps * O)
+    room = carve(pointer(work), convolve_room(taps, I, O, lanes(pointer(work)), threads))
+    first_tap = Matrix(pointer(weight), taps, taps * I)  # element (i, o); those of the other taps lie behind it
+    if weight_transposed:
+        first_tap = Matrix(pointer(weight), taps * O, taps)
+    share(threads, _pack_taps, (threads, first_tap, taps, I, O, room.weight))
+    start = repeated(pointer(bias))
+    if bias.size == 0:
+        zero_row(room.zero, O)
+        start = repeated(room.zero)
+    windows = Windows(pointer(x), N, I, first, count, shifts)
+    share(threads, _convolve, (threads, windows, start, Rows(pointer(y), O), room))
+
+
+class GradientRoom(NamedTuple):
+    """Workspace of `weight_gradient`."""
+
+    dy: Elements  # K_BLOCK rows in panels
+    sums: Elements  # (taps, I, O)
+    zero: Elements  # (O,) zeros
+    windows: Elements  # a block of columns of windows for each thread
+
+
+@layout
+def gradient_room(taps, I, O, width, threads):
+    """The workspace of `weight_gradient`."""
+    return GradientRoom(
+        dy=-(-O // width) * panel_size(K_BLOCK, width),
+        sums=taps * I * O,
+        zero=O,
+        windows=threads * K_BLOCK * window_row(taps * I, SUM_COLUMNS, width),
+    )
 
 
 @device
-def _pack_rows(part, parts, rows, K, O, panels):
-    width = lanes(rows)
-    count = -(-O // width)
-    pack_range(panels, rows, O, np.int64(1), K, O, split(count, parts, part), split(count, parts, part + 1))
+def _pack_rows(shard, shards, rows, K, panels):
+    """K rows of which a sum is taken."""
+    O, count = rows.row, -(-rows.row // lanes(panels))
+    first, last = split(count, shards, shard), split(count, shards, shard + 1)
+    pack_range(panels, rows.data, rows.row, rows.column, K, O, first, last)
 
 
 @device
-def _add_windows(part, parts, x, I, first, count, shifts, low, high, N, panels, O, c0, c0_row, sums, blocks):
-    width, one = lanes(x), np.int64(1)
-    K, stride = shifts.size * I, min(shifts.size * I, SUM_COLUMNS) + width
-    block, size = blocks + part * K_BLOCK * stride, panel_size(high - low, width)
-    left, last = split(K, parts, part), split(K, parts, part + 1)
+def _add_windows(shard, shards, windows, low, high, start, sums, room):
+    width, O, I, T = lanes(sums.data), sums.row, windows.I, windows.first.size
+    K, row = windows.shifts.size * I, window_row(windows.shifts.size * I, SUM_COLUMNS, width)
+    own, size = Rows(room.windows + shard * K_BLOCK * row, row), panel_size(high - low, width)
+    left, last = split(K, shards, shard), split(K, shards, shard + 1)
     while left < last:
-        shift, right = shifts[left // I], min(left + SUM_COLUMNS, (left // I + 1) * I, last)
-        begin = max(low, rows_before(first, -shift, N))
-        end = max(begin, min(high, rows_before(first, first.size - shift, N)))
-        gather_windows(x, I, first, count, shifts, begin, end, left, right, block, stride)
-        tile_block(
-            right - left, end - begin, block, one, stride, panels + (begin - low) * width, size, c0 + left * c0_row,
-            c0_row, sums + left * O, O, O,
-        )  # fmt: skip
+        shift, right = windows.shifts[left // I], min(left + SUM_COLUMNS, (left // I + 1) * I, last)
+        begin = max(low, rows_before(windows, -shift))
+        end = max(begin, min(high, rows_before(windows, T - shift)))
+        gather_windows(windows, Block(begin, end, left, right), own)
+        columns, panels = transposed(by_rows(own.data, row)), Panels(room.dy + (begin - low) * width, size)
+        c0, c = Rows(start.data + left * start.row, start.row), Rows(sums.data + left * O, O)
+        tile_block(right - left, O, end - begin, columns, panels, c0, c)
         left = right
 
 
 @device
-def _tap_last(part, parts, sums, taps, I, O, d_weight):
+def _tap_last(shard, shards, sums, taps, I, O, d_weight):
     """d_weight (O, I, taps) = sums (taps, I, O)."""
-    for o in range(split(O, parts, part), split(O, parts, part + 1)):
+    for o in range(split(O, shards, shard), split(O, shards, shard + 1)):
         for i in range(I):
             for tap in range(taps):
                 set_element(d_weight + ((o * I + i) * taps + tap), element(sums + ((tap * I + i) * O + o)))
 
 
-@layout
-def weight_gradient_work(taps, I, O, lanes, parts):
-    """Elements of workspace that `weight_gradient` needs."""
-    K = taps * I
-    return -(-O // lanes) * panel_size(K_BLOCK, lanes) + K * O + parts * K_BLOCK * (min(K, SUM_COLUMNS) + lanes)
-
-
 @Kernel
-def weight_gradient(x, I, first, count, shifts, dy, O, zero, d_weight, N, work, parts):
+def weight_gradient(x, first, count, shifts, dy, O, d_weight, work, threads):
     """d_weight (O, I, taps) = the sum over rows n, first to last, of dy_n times x at shifts[k] steps from row n.
 
-    Parameters as of `convolve`; dy: (N, O); zero: at least O zeros; work: weight_gradient_work(...) elements.
+    Parameters as of `convolve`; dy: (N, O), flat; work: room_size(gradient_room(...)) elements
+
     Threads share the columns of the windows. Cost: 2*N*O*taps*I flop, and a copy of N*taps*I elements.
     Reference twin: fastrnn.reference.time_delay.time_delay_backward.
     """
-    width, taps = lanes(pointer(x)), shifts.size
-    panels = pointer(work)
-    sums = panels + -(-O // width) * panel_size(K_BLOCK, width)
-    blocks = sums + taps * I * O
-    c0, c0_row = pointer(zero), np.int64(0)
+    taps, N = shifts.size, dy.size // O
+    I = d_weight.size // (taps * O)
+    room = carve(pointer(work), gradient_room(taps, I, O, lanes(pointer(work)), threads))
+    windows, rows, sums = Windows(pointer(x), N, I, first, count, shifts), by_rows(pointer(dy), O), Rows(room.sums, O)
+    zero_row(room.zero, O)
+    start = repeated(room.zero)
     for low in range(0, max(N, 1), K_BLOCK):
         high = min(low + K_BLOCK, N)
-        share(parts, _pack_rows, (parts, pointer(dy) + low * O, high - low, O, panels))
-        share(
-            parts, _add_windows,
-            (parts, pointer(x), I, first, count, shifts, low, high, N, panels, O, c0, c0_row, sums, blocks),
-        )  # fmt: skip
-        c0, c0_row = sums, O
-    share(parts, _tap_last, (parts, sums, taps, I, O, pointer(d_weight)))
+        block = Matrix(rows.data + low * O, rows.row, rows.column)
+        share(threads, _pack_rows, (threads, block, high - low, room.dy))
+        share(threads, _add_windows, (threads, windows, low, high, start, sums, room))
+        start = sums
+    share(threads, _tap_last, (threads, room.sums, taps, I, O, pointer(d_weight)))
