@@ -36,6 +36,7 @@ ORDER = [
     "kernels.update",
     "reference",
     "checks",
+    "kinds",
     "memory",
     "ragged",
     "trees",

@@ -1,0 +1,141 @@
+"""The kinds of recurrent cells: a row says all that layers, models, programs and other libraries' formats ask of one.
+
+A new kind is its two cell files, a row here, and a class of layers; `KINDS[tag] = Kind(tag, ...)` adds a row from
+anywhere. What its gates and states are called, the traits of its cell say.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
+
+from fastrnn import checks
+from fastrnn.kernels.cells import elman, gru, lstm, traits
+
+# Of one layer in one direction, in the order of functional.Weights, in front of the per-unit weights: torch's names.
+_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+
+class Foreign(NamedTuple):
+    """A kind in another library's format."""
+
+    name: str  # of the operator or layer
+    gates: tuple[str, ...]  # in the order that they have there
+    attributes: Mapping[str, Any] = {}  # of the operator, those that choose the kind
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A kind of recurrent cell."""
+
+    tag: type  # the cell, of fastrnn.kernels.cells; its twin in fastrnn.reference.cells has the same name
+    layer: str  # where the class of its layers is, module:class, as no layer is imported here
+    name: str = ""  # what models and programs call it; none where it is an option of a layer alone
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the layer's constructor, by which it is chosen
+    own: tuple[str, ...] = ()  # further options, which layers of other kinds don't have
+    per_unit: str = "weight_ch"  # the parameter that holds the per-unit weights, where a layer has them
+    torch: str = ""  # the mode of torch.nn's module that computes it
+    onnx: Foreign | None = None
+    keras: Foreign | None = None
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The names of the gates, in the order that weights have them in."""
+        return tuple(traits(self.tag()).gates)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of the states, h first."""
+        return tuple(traits(self.tag()).states)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What the parameters of one layer in one direction are called, in the order of functional.Weights."""
+        return *_PARAMETERS, self.per_unit
+
+    @property
+    def layer_name(self) -> str:
+        """The name of the layers' class."""
+        return self.layer.rpartition(":")[2]
+
+    @property
+    def layer_class(self) -> Any:
+        """The class of its layers."""
+        return resolve_name(self.layer)
+
+    def order(self, other: Foreign) -> tuple[int, ...]:
+        """Where each gate of the other format lies among ours."""
+        return tuple([self.gates.index(gate) for gate in other.gates])
+
+
+_ROWS = (
+    Kind(
+        elman.ElmanTanh,
+        layer="fastrnn.layers:RNN",
+        name="tanh",
+        options={"nonlinearity": "tanh"},
+        torch="RNN_TANH",
+        onnx=Foreign("RNN", ("h",), {"activations": ("Tanh",)}),
+        keras=Foreign("SimpleRNN", ("h",)),
+    ),
+    Kind(
+        elman.ElmanRelu,
+        layer="fastrnn.layers:RNN",
+        name="relu",
+        options={"nonlinearity": "relu"},
+        torch="RNN_RELU",
+        onnx=Foreign("RNN", ("h",), {"activations": ("Relu",)}),
+        keras=Foreign("SimpleRNN", ("h",)),
+    ),
+    Kind(
+        gru.GRU,
+        layer="fastrnn.layers:GRU",
+        name="gru",
+        options={"reset_after": True},
+        torch="GRU",
+        onnx=Foreign("GRU", ("z", "r", "n"), {"linear_before_reset": 1}),
+        keras=Foreign("GRU", ("z", "r", "n")),
+    ),
+    Kind(
+        gru.GRUResetBefore,
+        layer="fastrnn.layers:GRU",
+        options={"reset_after": False},
+        onnx=Foreign("GRU", ("z", "r", "n"), {"linear_before_reset": 0}),
+        keras=Foreign("GRU", ("z", "r", "n")),
+    ),
+    Kind(
+        lstm.LSTM,
+        layer="fastrnn.layers:LSTM",
+        name="lstm",
+        own=("proj_size", "peepholes", "forget_bias"),
+        torch="LSTM",
+        onnx=Foreign("LSTM", ("i", "o", "f", "g")),
+        keras=Foreign("LSTM", ("i", "f", "g", "o")),
+    ),
+)
+
+KINDS: dict[type, Kind] = {row.tag: row for row in _ROWS}  # by tag
+
+
+def names() -> tuple[str, ...]:
+    """What models and programs have to choose from."""
+    return tuple([kind.name for kind in KINDS.values() if kind.name])
+
+
+def named(name: str) -> Kind:
+    """The kind of this name.
+
+    Raises ValueError: `cell: expected one of tanh, relu, gru, lstm, got 'LSTM'`.
+    """
+    checks.choice("cell", name, names())
+    return next(kind for kind in KINDS.values() if kind.name == name)
+
+
+def of_layer(layer: str, **options: Any) -> list[Kind]:
+    """The kinds of the layers of a class, by its name; of these the ones that the options choose."""
+    return [kind for kind in KINDS.values() if kind.layer_name == layer and options.items() <= kind.options.items()]
+
+
+def choices(layer: str, option: str) -> list[Any]:
+    """The values of an option that choose among a layer's kinds."""
+    return [kind.options[option] for kind in of_layer(layer)]
