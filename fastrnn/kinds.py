@@ -6,6 +6,7 @@ anywhere. What its gates and states are called, the traits of its cell say.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ class Foreign(NamedTuple):
 
     name: str  # of the operator or layer
     gates: tuple[str, ...]  # in the order that they have there
-    attributes: Mapping[str, Any] = {}  # of the operator, those that choose the kind
+    activations: tuple[str, ...] = ()  # of an operator that has them as settings
+    attributes: Mapping[str, Any] = {}  # of an operator, those that choose the kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +40,12 @@ class Kind:
     onnx: Foreign | None = None
     keras: Foreign | None = None
 
-    @property
+    @cached_property
     def gates(self) -> tuple[str, ...]:
         """The names of the gates, in the order that weights have them in."""
         return tuple(traits(self.tag()).gates)
 
-    @property
+    @cached_property
     def states(self) -> tuple[str, ...]:
         """The names of the states, h first."""
         return tuple(traits(self.tag()).states)
@@ -63,9 +65,13 @@ class Kind:
         """The class of its layers."""
         return resolve_name(self.layer)
 
-    def order(self, other: Foreign) -> tuple[int, ...]:
-        """Where each gate of the other format lies among ours."""
-        return tuple([self.gates.index(gate) for gate in other.gates])
+    def suits(self, options: Mapping[str, Any]) -> bool:
+        """Whether options, which may be of several kinds, choose it."""
+        return self.options.items() <= options.items()
+
+    def order(self, library: str) -> tuple[int, ...]:
+        """Where each gate of another library, "onnx" or "keras", lies among ours."""
+        return tuple([self.gates.index(gate) for gate in getattr(self, library).gates])
 
 
 _ROWS = (
@@ -75,7 +81,7 @@ _ROWS = (
         name="tanh",
         options={"nonlinearity": "tanh"},
         torch="RNN_TANH",
-        onnx=Foreign("RNN", ("h",), {"activations": ("Tanh",)}),
+        onnx=Foreign("RNN", ("h",), ("tanh",)),
         keras=Foreign("SimpleRNN", ("h",)),
     ),
     Kind(
@@ -84,7 +90,7 @@ _ROWS = (
         name="relu",
         options={"nonlinearity": "relu"},
         torch="RNN_RELU",
-        onnx=Foreign("RNN", ("h",), {"activations": ("Relu",)}),
+        onnx=Foreign("RNN", ("h",), ("relu",)),
         keras=Foreign("SimpleRNN", ("h",)),
     ),
     Kind(
@@ -93,14 +99,14 @@ _ROWS = (
         name="gru",
         options={"reset_after": True},
         torch="GRU",
-        onnx=Foreign("GRU", ("z", "r", "n"), {"linear_before_reset": 1}),
+        onnx=Foreign("GRU", ("z", "r", "n"), ("sigmoid", "tanh"), {"linear_before_reset": 1}),
         keras=Foreign("GRU", ("z", "r", "n")),
     ),
     Kind(
         gru.GRUResetBefore,
         layer="fastrnn.layers:GRU",
         options={"reset_after": False},
-        onnx=Foreign("GRU", ("z", "r", "n"), {"linear_before_reset": 0}),
+        onnx=Foreign("GRU", ("z", "r", "n"), ("sigmoid", "tanh"), {"linear_before_reset": 0}),
         keras=Foreign("GRU", ("z", "r", "n")),
     ),
     Kind(
@@ -109,7 +115,7 @@ _ROWS = (
         name="lstm",
         own=("proj_size", "peepholes", "forget_bias"),
         torch="LSTM",
-        onnx=Foreign("LSTM", ("i", "o", "f", "g")),
+        onnx=Foreign("LSTM", ("i", "o", "f", "g"), ("sigmoid", "tanh", "tanh")),
         keras=Foreign("LSTM", ("i", "f", "g", "o")),
     ),
 )
@@ -131,11 +137,16 @@ def named(name: str) -> Kind:
     return next(kind for kind in KINDS.values() if kind.name == name)
 
 
-def of_layer(layer: str, **options: Any) -> list[Kind]:
-    """The kinds of the layers of a class, by its name; of these the ones that the options choose."""
-    return [kind for kind in KINDS.values() if kind.layer_name == layer and options.items() <= kind.options.items()]
+def of_layer(layer: str) -> list[Kind]:
+    """The kinds that the layers of a class may be of, by its name."""
+    return [kind for kind in KINDS.values() if kind.layer_name == layer]
 
 
 def choices(layer: str, option: str) -> list[Any]:
-    """The values of an option that choose among a layer's kinds."""
+    """The values of an option by which a layer's kind is chosen."""
     return [kind.options[option] for kind in of_layer(layer)]
+
+
+def chosen(layer: str, **options: Any) -> Kind:
+    """The kind of a layer with these options."""
+    return next(kind for kind in of_layer(layer) if kind.suits(options))

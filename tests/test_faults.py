@@ -384,7 +384,7 @@ FAULTS = {
         "test_torch_misfits.py::test_edited_attributes",
     ),
     "torch: a projection of another cell": Fault(
-        "torch/modules.py", 'not 0 <= proj_size < (hidden_size if kind == "lstm" else 1)', "False",
+        "torch/modules.py", 'not 0 <= proj_size < (hidden_size if "proj_size" in kind.own else 1)', "False",
         "test_torch_misfits.py::test_projections_that_torch_does_not_have",
     ),
     "torch: flat weights that are not read": Fault(

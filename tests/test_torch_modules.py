@@ -33,7 +33,7 @@ def calls(monkeypatch):
     found, run = [], function._forward
 
     def count(*arguments, **options):
-        found.append(arguments[0].kind)
+        found.append(arguments[0].kind.name)
         return run(*arguments, **options)
 
     monkeypatch.setattr(function, "_forward", count)

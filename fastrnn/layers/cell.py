@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, ragged
-from fastrnn.kernels.cells import lstm
-from fastrnn.layers.stack import ELMAN, GRUS, Stack
+from fastrnn import checks, kinds, ragged
+from fastrnn.kinds import Kind
+from fastrnn.layers.stack import Stack
 from fastrnn.parameters import Parameters
 
 State = Any  # h (B, H); for LSTMCell (h, c), where arguments may have None in place of either
@@ -18,8 +18,8 @@ _LETTERS = "(B, input_size) or (input_size,)"
 class Cell(Stack):
     """All that RNNCell, GRUCell and LSTMCell have in common."""
 
-    def __init__(self, cell: type, input_size: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(cell, input_size, hidden_size, [[""]], **options)
+    def __init__(self, kind: Kind, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(kind, input_size, hidden_size, [[""]], **options)
         self._cotangent_names = [f"d{s}" for s in self.state_names]
         self._state_letters = ["(hidden_size,)", "(B, hidden_size)"]  # unbatched, and batched
 
@@ -92,8 +92,9 @@ class RNNCell(Cell):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, tuple(ELMAN))
-        super().__init__(ELMAN[nonlinearity], input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
+        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, kinds.choices("RNN", "nonlinearity"))
+        kind = kinds.chosen("RNN", nonlinearity=nonlinearity)
+        super().__init__(kind, input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
 
 
 class GRUCell(Cell):
@@ -116,7 +117,8 @@ class GRUCell(Cell):
         seed: Any = None,
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
-        super().__init__(GRUS[self.reset_after], input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
+        kind = kinds.chosen("GRU", reset_after=self.reset_after)
+        super().__init__(kind, input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
 
 
 class LSTMCell(Cell):
@@ -141,6 +143,6 @@ class LSTMCell(Cell):
     ) -> None:
         self.peepholes = checks.flag("peepholes", peepholes)
         super().__init__(
-            lstm.LSTM, input_size, hidden_size, bias=bias, peepholes=peepholes, forget_bias=forget_bias, dtype=dtype,
-            seed=seed,
+            kinds.chosen("LSTM"), input_size, hidden_size, bias=bias, per_unit=self.peepholes, forget_bias=forget_bias,
+            dtype=dtype, seed=seed,
         )  # fmt: skip

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks
-from fastrnn.kernels.cells import lstm
+from fastrnn import checks, kinds
+from fastrnn.kinds import Kind
 from fastrnn.layers.batch import taken
-from fastrnn.layers.stack import ELMAN, GRUS, Stack
+from fastrnn.layers.stack import Stack
 from fastrnn.layers.stream import Stream
 from fastrnn.parameters import Parameters
 from fastrnn.ragged import Packed
@@ -26,7 +26,7 @@ class Recurrent(Stack):
 
     def __init__(
         self,
-        cell: type,
+        kind: Kind,
         input_size: int,
         hidden_size: int,
         num_layers: int,
@@ -40,7 +40,7 @@ class Recurrent(Stack):
         self.bidirectional = checks.flag("bidirectional", bidirectional)
         directions = ("", "_reverse") if bidirectional else ("",)
         suffixes = [[f"_l{k}{direction}" for direction in directions] for k in range(self.num_layers)]
-        super().__init__(cell, input_size, hidden_size, suffixes, **options)
+        super().__init__(kind, input_size, hidden_size, suffixes, **options)
         if self.dropout and self.num_layers == 1:
             message = f"dropout: expected 0 with one layer, as it acts between layers, got {self.dropout:g}"
             warnings.warn(message, UserWarning, stacklevel=3)
@@ -181,10 +181,10 @@ class RNN(Recurrent):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, tuple(ELMAN))
+        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, kinds.choices("RNN", "nonlinearity"))
         super().__init__(
-            ELMAN[nonlinearity], input_size, hidden_size, num_layers, batch_first, bidirectional,
-            bias=bias, dropout=dropout, dtype=dtype, seed=seed,
+            kinds.chosen("RNN", nonlinearity=nonlinearity), input_size, hidden_size, num_layers, batch_first,
+            bidirectional, bias=bias, dropout=dropout, dtype=dtype, seed=seed,
         )  # fmt: skip
 
 
@@ -222,8 +222,8 @@ class GRU(Recurrent):
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
         super().__init__(
-            GRUS[self.reset_after], input_size, hidden_size, num_layers, batch_first, bidirectional,
-            bias=bias, dropout=dropout, dtype=dtype, seed=seed,
+            kinds.chosen("GRU", reset_after=self.reset_after), input_size, hidden_size, num_layers, batch_first,
+            bidirectional, bias=bias, dropout=dropout, dtype=dtype, seed=seed,
         )  # fmt: skip
 
 
@@ -266,6 +266,7 @@ class LSTM(Recurrent):
     ) -> None:
         self.peepholes = checks.flag("peepholes", peepholes)
         super().__init__(
-            lstm.LSTM, input_size, hidden_size, num_layers, batch_first, bidirectional, bias=bias, dropout=dropout,
-            proj_size=proj_size, peepholes=peepholes, forget_bias=forget_bias, dtype=dtype, seed=seed,
+            kinds.chosen("LSTM"), input_size, hidden_size, num_layers, batch_first, bidirectional, bias=bias,
+            dropout=dropout, proj_size=proj_size, per_unit=self.peepholes, forget_bias=forget_bias,
+            dtype=dtype, seed=seed,
         )  # fmt: skip
