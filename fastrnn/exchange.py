@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.kinds import KINDS, Kind
-from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.sequence import Recurrent
 
 # Of one layer and direction, parameters by name without suffix: weight_ih (G*H, I), weight_hh (G*H, H), and where the
 # layer has them bias_ih (G*H,), bias_hh (G*H,), weight_ch (3, H).

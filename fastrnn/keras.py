@@ -21,7 +21,7 @@ import numpy as np
 from fastrnn import checks
 from fastrnn.exchange import Part, classes, layer_of, parts_of, reordered
 from fastrnn.kinds import KINDS, Kind
-from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.sequence import Recurrent
 
 # What Keras has too, and where each gate lies in the other order (both ways the same), by their number: arrays, which
 # is all that a list has, tell no more.

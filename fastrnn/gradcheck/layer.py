@@ -13,7 +13,7 @@ from fastrnn.gradcheck.report import Report
 from fastrnn.layers.cell import Cell
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
-from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.sequence import Recurrent
 from fastrnn.layers.time_delay import TimeDelay
 from fastrnn.parameters import Parameters
 

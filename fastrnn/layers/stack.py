@@ -31,7 +31,7 @@ class Stack(Layer):
         input_size: int,
         hidden_size: int,
         suffixes: Sequence[Sequence[str]],
-        bias: bool,
+        bias: bool = True,
         proj_size: int = 0,
         per_unit: bool = False,
         forget_bias: float | None = None,

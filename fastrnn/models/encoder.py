@@ -10,7 +10,7 @@ from fastrnn.kinds import named
 from fastrnn.layers import Embedding
 from fastrnn.layers.batch import Ragged
 from fastrnn.layers.batch import packed as batch_of
-from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.sequence import Recurrent
 from fastrnn.models.model import Groups
 from fastrnn.ragged import Packed
 

@@ -11,7 +11,7 @@ from onnx import helper, inliner
 
 from fastrnn import checks
 from fastrnn.exchange import layer_of, reordered
-from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.sequence import Recurrent
 from fastrnn.onnx.constants import STANDARD, Constants, bodies, one_line, operator
 from fastrnn.onnx.operators import OPERATORS, PEEPHOLES, saturation
 

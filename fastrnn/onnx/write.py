@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from fastrnn import checks
 from fastrnn.exchange import classes, parts_of, reordered
-from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.sequence import Recurrent
 from fastrnn.models import CharLM
 from fastrnn.onnx.operators import OPERATORS, PEEPHOLES
 
