@@ -18,12 +18,12 @@ _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
 class Foreign(NamedTuple):
-    """A kind in another library's format."""
+    """A kind in another library."""
 
-    name: str  # of the operator or layer
-    gates: tuple[str, ...]  # in the order that they have there
+    name: str  # of the module, layer or operator
+    gates: tuple[str, ...] = ()  # in the order that they have there; none where it is ours
     activations: tuple[str, ...] = ()  # of an operator that has them as settings
-    attributes: Mapping[str, Any] = {}  # of an operator, those that choose the kind
+    attributes: Mapping[str, Any] = {}  # of the module or operator, those that choose the kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Kind:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the layer's constructor, by which it is chosen
     own: tuple[str, ...] = ()  # further options, which layers of other kinds don't have
     per_unit: str = "weight_ch"  # the parameter that holds the per-unit weights, where a layer has them
-    torch: str = ""  # the mode of torch.nn's module that computes it
+    torch: Foreign | None = None  # where torch.nn has it, and so on
     onnx: Foreign | None = None
     keras: Foreign | None = None
 
@@ -71,7 +71,7 @@ class Kind:
 
     def order(self, library: str) -> tuple[int, ...]:
         """Where each gate of another library, "onnx" or "keras", lies among ours."""
-        return tuple([self.gates.index(gate) for gate in getattr(self, library).gates])
+        return tuple([self.gates.index(gate) for gate in getattr(self, library).gates or self.gates])
 
 
 _ROWS = (
@@ -80,25 +80,25 @@ _ROWS = (
         layer="fastrnn.layers:RNN",
         name="tanh",
         options={"nonlinearity": "tanh"},
-        torch="RNN_TANH",
-        onnx=Foreign("RNN", ("h",), ("tanh",)),
-        keras=Foreign("SimpleRNN", ("h",)),
+        torch=Foreign("RNN", attributes={"nonlinearity": "tanh"}),
+        onnx=Foreign("RNN", activations=("tanh",)),
+        keras=Foreign("SimpleRNN"),
     ),
     Kind(
         elman.ElmanRelu,
         layer="fastrnn.layers:RNN",
         name="relu",
         options={"nonlinearity": "relu"},
-        torch="RNN_RELU",
-        onnx=Foreign("RNN", ("h",), ("relu",)),
-        keras=Foreign("SimpleRNN", ("h",)),
+        torch=Foreign("RNN", attributes={"nonlinearity": "relu"}),
+        onnx=Foreign("RNN", activations=("relu",)),
+        keras=Foreign("SimpleRNN"),
     ),
     Kind(
         gru.GRU,
         layer="fastrnn.layers:GRU",
         name="gru",
         options={"reset_after": True},
-        torch="GRU",
+        torch=Foreign("GRU"),
         onnx=Foreign("GRU", ("z", "r", "n"), ("sigmoid", "tanh"), {"linear_before_reset": 1}),
         keras=Foreign("GRU", ("z", "r", "n")),
     ),
@@ -114,9 +114,9 @@ _ROWS = (
         layer="fastrnn.layers:LSTM",
         name="lstm",
         own=("proj_size", "peepholes", "forget_bias"),
-        torch="LSTM",
+        torch=Foreign("LSTM"),
         onnx=Foreign("LSTM", ("i", "o", "f", "g"), ("sigmoid", "tanh", "tanh")),
-        keras=Foreign("LSTM", ("i", "f", "g", "o")),
+        keras=Foreign("LSTM"),
     ),
 )
 

@@ -10,11 +10,17 @@ from torch import Tensor, nn
 
 from fastrnn import checks, flow, functional, threads
 from fastrnn.functional import Weights
-from fastrnn.kinds import Kind
+from fastrnn.kinds import KINDS, Kind
 from fastrnn.ragged import Steps
 from fastrnn.torch.tensors import DTYPES, array, batched, fit
 
 _EMPTY = torch.empty(0)
+
+
+# What torch's modules have as their `mode`: RNN_TANH, RNN_RELU, GRU, LSTM.
+MODES = {
+    kind: "_".join([kind.torch.name, *kind.torch.attributes.values()]).upper() for kind in KINDS.values() if kind.torch
+}
 
 
 class Layer(NamedTuple):
@@ -159,7 +165,7 @@ def _through_torch(layer, x, states, weights, needs, cotangents):
     count = torch.from_numpy(np.sort(layer.steps[0].count)[::-1].copy())
     with torch.enable_grad():
         hx = states or [x.new_zeros(len(layer.steps), *shape) for shape in layer.states()]
-        outputs = getattr(torch._VF, layer.kind.torch.lower())(
+        outputs = getattr(torch._VF, MODES[layer.kind].lower())(
             x.reshape(-1, x.shape[-1]), count, tuple(hx) if len(hx) > 1 else hx[0], weights, layer.bias,
             1, 0.0, False, len(layer.steps) == 2,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import kinds, ragged
 from fastrnn.kinds import Kind
-from fastrnn.torch.function import Layer
+from fastrnn.torch.function import MODES, Layer
 from fastrnn.torch.packed import packed_like, steps_of
 from fastrnn.torch.tensors import check_storage, eager, fit, ordinary
 
@@ -213,7 +213,7 @@ class RNN(_Recurrent, nn.RNN):
 
     @property
     def _kind(self) -> Kind | None:
-        return next((kind for kind in _ELMAN if kind.torch == self.mode), None)
+        return next((kind for kind in _ELMAN if MODES[kind] == self.mode), None)
 
 
 class GRU(_Recurrent, nn.GRU):
