@@ -11,11 +11,10 @@ from numerics import assert_close, complex_step
 from oracles import assert_same, import_torch, normal
 
 import fastrnn
-from fastrnn import Recursive, Trees, gradcheck, kinds
-from fastrnn.functional.recursive import CELLS as TREE_CELLS
+from fastrnn import Recursive, Trees, gradcheck
+from fastrnn.layers.recursive import CELLS as KINDS
 from fastrnn.reference import recursive
 
-KINDS = [name for name in kinds.names() if CELLS[name].tag in TREE_CELLS]
 CHILDREN = ("sum", 1, 3)
 TOLERANCE = {"float32": 4e-6, "float64": 2e-14}
 STATES = ("h", "c")

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastrnn import checks, functional
 from fastrnn.functional import Weights
-from fastrnn.functional.recursive import CELLS
+from fastrnn.functional.recursive import CELLS as TAGS
 from fastrnn.kinds import KINDS
 from fastrnn.layers.layer import Layer
 from fastrnn.parameters import Parameters
@@ -15,7 +15,7 @@ from fastrnn.trees import Trees
 
 State = Any  # h (N, H); for cell="lstm" (h, c)
 
-_KINDS = {KINDS[tag].name: KINDS[tag] for tag in CELLS}
+CELLS = {KINDS[tag].name: KINDS[tag] for tag in TAGS}
 
 
 class Recursive(Layer):
@@ -66,11 +66,11 @@ class Recursive(Layer):
     ) -> None:
         self.input_size = checks.integer("input_size", input_size, 0)
         self.hidden_size = H = checks.integer("hidden_size", hidden_size, 1)
-        self.cell = checks.choice("cell", cell, tuple(_KINDS))
+        self.cell = checks.choice("cell", cell, tuple(CELLS))
         self.children = checks.children("children", children)
         self.bias = checks.flag("bias", bias)
         self._K = 0 if self.children == "sum" else int(self.children)
-        kind, K = _KINDS[cell], max(self._K, 1)
+        kind, K = CELLS[cell], max(self._K, 1)
         self.state_names, G = kind.states, len(kind.gates)
         forgets = (K - 1) * (len(self.state_names) - 1)  # more than one
         shapes: dict[str, tuple[int, ...]] = {"weight_ih": (G * H, self.input_size)}
@@ -81,12 +81,12 @@ class Recursive(Layer):
 
     def _weights(self, parameters):
         views = parameters.views()
-        return Weights(*[views.get(name) for name in _KINDS[self.cell].parameters])
+        return Weights(*[views.get(name) for name in CELLS[self.cell].parameters])
 
     def _run(self, x, trees, keep):
         checks.instance("trees", trees, Trees)
         x = checks.array("x", x, self.dtype, len(trees), self.input_size, letters="(N, input_size)")
-        return functional.recursive(_KINDS[self.cell].tag, x, trees, self._weights(self.parameters), self._K, keep)
+        return functional.recursive(CELLS[self.cell].tag, x, trees, self._weights(self.parameters), self._K, keep)
 
     def _given(self, state):
         """The state as the caller has it."""
