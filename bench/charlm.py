@@ -29,7 +29,7 @@ import numpy as np
 from machine import describe, fastest, interleave, pin
 from options import repeats_option, threads_option
 from rates import markdown
-from registry import CELLS
+from registry import CELLS, built
 
 import fastrnn
 from fastrnn import optim
@@ -100,8 +100,8 @@ def torch_step(
     import torch
     from torch.nn import functional as F
 
-    V, floats, cell = len(vocabulary), getattr(torch, dtype), CELLS[recipe.cell]
-    rnn = getattr(torch.nn, cell.layer)(V, recipe.hidden, recipe.layers, **cell.options)
+    V, floats = len(vocabulary), getattr(torch, dtype)
+    rnn = built(torch.nn, recipe.cell, V, recipe.hidden, recipe.layers)
     parts = {"rnn": rnn, "decoder": torch.nn.Linear(recipe.hidden, V)}
     model = torch.nn.ModuleDict(parts).to(floats)
     weights = model_of(recipe, vocabulary, dtype).parameters

@@ -18,7 +18,7 @@ import numpy as np
 from machine import describe, fastest, interleave, pin
 from options import repeats_option, threads_option
 from rates import markdown
-from registry import CELLS
+from registry import built
 
 import fastrnn
 from fastrnn import models, optim
@@ -109,10 +109,10 @@ def torch_step(problem: Problem, batches: Iterator[Batch], update: str = "plain"
     from torch.nn.utils import rnn as pad
 
     o, ours = problem.options, model_of(problem)
-    cell, H, D = CELLS[o.get("cell", "lstm")], o["hidden_size"], 1 + o.get("bidirectional", False)
+    H, D = o["hidden_size"], 1 + o.get("bidirectional", False)
     width, outputs = o.get("embedding_size", o.get("input_size")), o.get("num_classes", o.get("num_outputs"))
     parts = {"embedding": torch.nn.Embedding(o["num_tokens"], width)} if "num_tokens" in o else {}
-    parts["rnn"] = getattr(torch.nn, cell.layer)(width, H, bidirectional=D == 2, **cell.options)
+    parts["rnn"] = built(torch.nn, o.get("cell", "lstm"), width, H, bidirectional=D == 2)
     parts["head"] = torch.nn.Linear(D * H, outputs)
     model = torch.nn.ModuleDict(parts)
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in ours.parameters.items()})

@@ -19,10 +19,11 @@ from machine import describe, fastest, pin
 from options import dtype_option, repeats_option, threads_option
 from peers import PASSES
 from rates import Rates, markdown, measure, peak_note, ratio, speed
-from systems import System, check, installed
+from systems import System, check, given, installed, parts
 
 import fastrnn
 from fastrnn import Recursive, Trees
+from fastrnn.layers.recursive import CELLS
 
 
 class Problem(NamedTuple):
@@ -38,7 +39,7 @@ class Problem(NamedTuple):
         H, P = self.layer.hidden_size, self.layer.parameters["weight_hh"].shape[1]
         inner, G = len(self.trees) - self.trees.leaves, len(self.layer.parameters["weight_ih"]) // H
         children = G * H * P * inner
-        if self.layer.cell == "lstm":  # a forget gate for each child
+        if len(self.layer.state_names) > 1:  # a forget gate for each child
             children += H * P * (len(self.trees) - len(self.trees.roots) - inner)
         return 2 * (len(self.trees) * G * H * self.layer.input_size + children)
 
@@ -70,12 +71,11 @@ def fastrnn_system(p: Problem, threads: int) -> System:
 
     def backward():
         state, pullback = p.layer.vjp(p.x, p.trees)
-        dx, grads = pullback((p.dh, None) if p.layer.cell == "lstm" else p.dh)
-        return state[0] if p.layer.cell == "lstm" else state, dx, *grads.values()
+        dx, grads = pullback(given([p.dh, *[None] * (len(p.layer.state_names) - 1)]))
+        return parts(state)[0], dx, *grads.values()
 
     def forward():
-        state = p.layer(p.x, p.trees)
-        return (state[0] if p.layer.cell == "lstm" else state,)
+        return (parts(p.layer(p.x, p.trees))[0],)
 
     return System({"": forward}, {"": backward})
 
@@ -184,7 +184,7 @@ def compare(p: Problem, dtype: str, threads: int, repeats: int) -> list[tuple[st
 
 
 @click.command()
-@click.option("--cell", "cells", multiple=True, type=click.Choice(["tanh", "relu", "lstm"]), default=["tanh", "lstm"])
+@click.option("--cell", "cells", multiple=True, type=click.Choice(list(CELLS)), default=["tanh", "lstm"])
 @click.option("--children", "modes", multiple=True, type=click.Choice(["sum", "2"]), default=["sum", "2"])
 @click.option("--hidden", multiple=True, type=click.IntRange(1), default=[128, 256], show_default=True)
 @click.option("--trees", "count", type=click.IntRange(1), default=64, show_default=True)

@@ -1,25 +1,17 @@
-"""What benchmarks run: the cells, and the shapes: the goals' sizes, sizes that others published, and odd ones."""
+"""What benchmarks run: cells that torch has too, and shapes: the goals', those that others published, odd ones."""
 
 from typing import Any, NamedTuple
 
+from fastrnn.kinds import KINDS
 
-class Cell(NamedTuple):
-    """A recurrent cell and how its layers are called."""
-
-    layer: str  # in fastrnn, torch.nn and ONNX; with "Cell" behind it a single step in the first two
-    gates: int
-    states: int
-    options: dict[str, Any]  # of the constructors in fastrnn and torch.nn
-
-
-CELLS = {
-    "tanh": Cell("RNN", 1, 1, {"nonlinearity": "tanh"}),
-    "relu": Cell("RNN", 1, 1, {"nonlinearity": "relu"}),
-    "gru": Cell("GRU", 3, 1, {}),
-    "lstm": Cell("LSTM", 4, 2, {}),
-}
-
+CELLS = {kind.name: kind for kind in KINDS.values() if kind.torch}  # with which there is something to compare
 DEFAULT_CELLS = ("tanh", "gru", "lstm")
+
+
+def built(module: Any, cell: str, *sizes: int, step: bool = False, **options: Any) -> Any:
+    """A layer of fastrnn, fastrnn.torch or torch.nn, which call them the same; with `step` a single step."""
+    own = CELLS[cell].torch
+    return getattr(module, own.name + "Cell" * step)(*sizes, **own.attributes, **options)
 
 
 class Shape(NamedTuple):
@@ -38,7 +30,7 @@ class Shape(NamedTuple):
 
         steps : of all sequences together, T*B if None
         """
-        return 2 * (self.T * self.B if steps is None else steps) * CELLS[cell].gates * self.H * (self.I + self.H)
+        return 2 * (self.T * self.B if steps is None else steps) * len(CELLS[cell].gates) * self.H * (self.I + self.H)
 
 
 SHAPES = {

@@ -19,7 +19,7 @@ import numpy as np
 from machine import describe, fastest, interleave, pin
 from options import repeats_option, threads_option
 from rates import markdown
-from registry import CELLS
+from registry import CELLS, built
 
 import fastrnn
 from fastrnn import optim
@@ -77,11 +77,11 @@ def torch_step(recipe: Recipe, update: str = "plain") -> Step:
     from torch.nn import functional as F
     from torch.nn.utils import rnn as ragged
 
-    model, cell, H, V = model_of(recipe), CELLS[recipe.cell], recipe.hidden, recipe.vocabulary
+    model, H, V = model_of(recipe), recipe.hidden, recipe.vocabulary
 
     def side(num_tokens):
         E = model.config["embedding_size"]
-        rnn = getattr(torch.nn, cell.layer)(E, H, recipe.layers, batch_first=True, **cell.options)
+        rnn = built(torch.nn, recipe.cell, E, H, recipe.layers, batch_first=True)
         return torch.nn.ModuleDict({"embedding": torch.nn.Embedding(num_tokens, E), "rnn": rnn})
 
     parts = {"encoder": side(V), "decoder": side(V + 1), "head": torch.nn.Linear(H, V + 1)}

@@ -23,7 +23,7 @@ STEP_NAMES = [name.removesuffix("_l0") for name in NAMES]
 
 def fastrnn_calls(p: Problem, threads: int) -> dict[str, Call]:
     fastrnn.set_num_threads(threads)
-    layer, cell = p.built(fastrnn), p.built(fastrnn, "Cell")
+    layer, cell = p.built(fastrnn), p.built(fastrnn, step=True)
     layer.load_state_dict(p.weights)
     cell.load_state_dict(dict(zip(STEP_NAMES, p.weights.values(), strict=True)))
     stream = layer.stream()
@@ -41,7 +41,7 @@ def torch_calls(p: Problem, threads: int) -> dict[str, Call]:
     torch.set_num_threads(threads)
     x, *initial = (torch.from_numpy(array) for array in (p.x, *p.initial))
     weights = [torch.from_numpy(value) for value in p.weights.values()]
-    layer, cell = p.built(torch.nn), p.built(torch.nn, "Cell")
+    layer, cell = p.built(torch.nn), p.built(torch.nn, step=True)
     layer.load_state_dict(dict(zip(NAMES, weights, strict=True)))
     cell.load_state_dict(dict(zip(STEP_NAMES, weights, strict=True)))
     return {

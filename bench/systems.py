@@ -7,18 +7,11 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from registry import CELLS, Shape
+from registry import CELLS, Shape, built
 
 import fastrnn
 
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-ONNX_GATES = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}  # z, r, n and i, o, f, g: places in torch's order
-ONNX_OPTIONS: dict[str, dict[str, Any]] = {
-    "tanh": {"activations": ["Tanh"]},
-    "relu": {"activations": ["Relu"]},
-    "gru": {"linear_before_reset": 1},
-    "lstm": {},
-}
 ONNX_SPINNING = {
     "always": {},
     "within a call": {"session.force_spinning_stop": "1"},
@@ -38,10 +31,9 @@ class Problem(NamedTuple):
     dy: np.ndarray  # (T, B, H)
     d_final: tuple[np.ndarray, ...]  # like initial
 
-    def built(self, module: Any, kind: str = "", **options: Any) -> Any:
-        """A layer of `module`, or with kind "Cell" a single step, without its weights."""
-        cell = CELLS[self.cell]
-        return getattr(module, cell.layer + kind)(self.x.shape[2], self.dy.shape[2], **cell.options, **options)
+    def built(self, module: Any, **options: Any) -> Any:
+        """A layer of `module`, without its weights; options: of registry.built too."""
+        return built(module, self.cell, self.x.shape[2], self.dy.shape[2], **options)
 
 
 class System(NamedTuple):
@@ -58,7 +50,7 @@ def problem(cell: str, shape: Shape, dtype: str) -> Problem:
     """Random numbers, weights as torch draws them."""
     rng = np.random.default_rng(0)
     T, B, I, H = shape
-    GH, S = CELLS[cell].gates * H, CELLS[cell].states
+    GH, S = len(CELLS[cell].gates) * H, len(CELLS[cell].states)
 
     def normal(*size):
         return rng.standard_normal(size).astype(dtype)
@@ -147,7 +139,7 @@ def jax_step(cell: str) -> Callable[..., tuple[Any, ...]]:
         return sigmoid(o) * tanh(c), c
 
     steps: dict[str, Callable[..., tuple[Any, ...]]] = {"RNN": elman, "GRU": gru, "LSTM": lstm}
-    return steps[CELLS[cell].layer]
+    return steps[CELLS[cell].layer_name]
 
 
 def jax_system(p: Problem, threads: int) -> System:
@@ -189,14 +181,15 @@ def onnxruntime_system(p: Problem, threads: int) -> System:
 
     if p.x.dtype != np.float32:
         return System({}, {})
-    operator, S = CELLS[p.cell].layer, len(p.initial)
-    order = list(ONNX_GATES[operator])
+    kind = CELLS[p.cell]
+    order, states = kind.order("onnx"), kind.states
     W_ih, W_hh, b_ih, b_hh = (np.concatenate([np.split(p.weights[n], len(order))[i] for i in order]) for n in NAMES)
     constants = {"W": W_ih[None], "R": W_hh[None], "B": np.concatenate([b_ih, b_hh])[None]}
-    ins, outs = ["x", *("h0", "c0")[:S]], ["y", *("h_n", "c_n")[:S]]
+    ins, outs = ["x", *[f"{s}0" for s in states]], ["y", *[f"{s}_n" for s in states]]
     node = helper.make_node(
-        operator, ["x", "W", "R", "B", "", *ins[1:]], outs, hidden_size=p.dy.shape[2], **ONNX_OPTIONS[p.cell]
-    )
+        kind.onnx.name, ["x", "W", "R", "B", "", *ins[1:]], outs, hidden_size=p.dy.shape[2],
+        activations=[name.capitalize() for name in kind.onnx.activations], **kind.onnx.attributes,
+    )  # fmt: skip
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ins + outs]
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph([node], "layer", values[: len(ins)], values[len(ins) :], initializers)

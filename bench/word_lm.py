@@ -13,7 +13,7 @@ import click
 import torch
 from machine import describe, pin
 from options import threads_option
-from registry import CELLS
+from registry import CELLS, built
 from torch import nn
 
 import fastrnn.torch
@@ -24,8 +24,7 @@ class WordLM(nn.Module):
     def __init__(self, cell: str, words: int, size: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, size)
-        kind = CELLS[cell]
-        self.rnn = getattr(nn, kind.layer)(size, size, layers, dropout=dropout, **kind.options)
+        self.rnn = built(nn, cell, size, size, layers, dropout=dropout)
         self.decoder = nn.Linear(size, words)
         self.decoder.weight = self.embedding.weight
         self.dropout = nn.Dropout(dropout)

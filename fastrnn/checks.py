@@ -500,12 +500,11 @@ def numbers(name: str, value: object) -> np.ndarray:
     return found
 
 
-def of_keras(name: str, value: object, classes: Sequence[str]) -> str:
+def of_keras(name: str, value: object, classes: Sequence[str], expected: str) -> str:
     """The name of the first class of an object that is one of a few of Keras, which computes as that class does."""
     for found in type(value).__mro__:
         if found.__name__ in classes and hasattr(value, "get_weights") and type(value).call is found.call:
             return found.__name__
-    expected = "SimpleRNN, GRU, LSTM, RNN, Bidirectional or a cell of Keras, or its arrays"
     raise TypeError(f"{name}: expected {expected}, got {_class(value, classes)}")
 
 

@@ -5,13 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.kinds import KINDS, Kind
+from fastrnn.layers.sequence import Recurrent
 
 # Of one layer and direction, parameters by name without suffix: weight_ih (G*H, I), weight_hh (G*H, H), and where the
 # layer has them bias_ih (G*H,), bias_hh (G*H,), weight_ch (3, H).
 Part = Mapping[str, np.ndarray]
 
-KINDS: dict[str, type] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
+
+def classes(library: str) -> dict[str, type]:
+    """The classes of layers that another library, "keras" or "onnx", has too, by name."""
+    return {kind.layer_name: kind.layer_class for kind in KINDS.values() if getattr(kind, library)}
 
 
 def reordered(blocks: np.ndarray, order: Sequence[int]) -> np.ndarray:
@@ -20,7 +24,7 @@ def reordered(blocks: np.ndarray, order: Sequence[int]) -> np.ndarray:
     return np.concatenate([old[i] for i in order])
 
 
-def parts_of(layer: RNN | GRU | LSTM) -> list[list[Part]]:
+def parts_of(layer: Recurrent) -> list[list[Part]]:
     """Of each layer, of each direction: views of its parameters."""
     found = layer.parameters.items()
     return [
@@ -29,18 +33,18 @@ def parts_of(layer: RNN | GRU | LSTM) -> list[list[Part]]:
     ]
 
 
-def layer_of(kind: str, parts: Sequence[Sequence[Part]], **options: Any) -> RNN | GRU | LSTM:
+def layer_of(kind: Kind, parts: Sequence[Sequence[Part]], **options: Any) -> Recurrent:
     """A layer with copies of these parameters, the inverse of `parts_of`; the first part tells its sizes.
 
-    kind : a key of KINDS
-    options : of the constructor, what parameters don't tell
+    options : of the constructor, what neither the kind nor parameters tell
 
     Raises ValueError for parts that don't belong together: `weight_ih_l1: expected shape (40, 20), got (40, 10)`.
     """
     first, bidirectional = parts[0][0], len(parts[0]) == 2
     sizes = first["weight_ih"].shape[1], first["weight_hh"].shape[1], len(parts)
     options |= {"peepholes": True} if "weight_ch" in first else {}
-    layer = KINDS[kind](*sizes, bias="bias_ih" in first, bidirectional=bidirectional, **options)
+    options |= kind.options
+    layer = kind.layer_class(*sizes, bias="bias_ih" in first, bidirectional=bidirectional, **options)
     state = {}
     for directions, suffixes in zip(parts, _suffixes(len(parts), bidirectional), strict=True):
         for part, suffix in zip(directions, suffixes, strict=True):

@@ -19,19 +19,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import checks
-from fastrnn.exchange import KINDS, Part, layer_of, parts_of, reordered
-from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.exchange import Part, classes, layer_of, parts_of, reordered
+from fastrnn.kinds import KINDS, Kind
+from fastrnn.layers.sequence import Recurrent
 
-# By the number of gates: whose they are, and where each of them lies in the other order (both ways the same).
-GATES: dict[int, tuple[str, tuple[int, ...]]] = {1: ("RNN", (0,)), 3: ("GRU", (1, 0, 2)), 4: ("LSTM", (0, 1, 2, 3))}
-ORDERS = dict(GATES.values())
+# What Keras has too, and where each gate lies in the other order (both ways the same), by their number: arrays, which
+# is all that a list has, tell no more.
+OURS = [kind for kind in KINDS.values() if kind.keras]
+ORDERS = {len(kind.gates): kind.order("keras") for kind in OURS}
+NONLINEARITIES = [kind.options["nonlinearity"] for kind in OURS if "nonlinearity" in kind.options]
 
 COUNTS = (2, 3, 4, 6)  # of arrays, in one direction and in two
 KERAS_1 = {9: (0, 1, 2), 12: (0, 2, 1, 3)}  # by the number of one direction's arrays, where each of today's gates lies
 COUNTS_1 = tuple(D * n for D in (1, 2) for n in KERAS_1)
 
-CELLS = ("SimpleRNNCell", "GRUCell", "LSTMCell", "CuDNNGRU", "CuDNNLSTM")  # the last two are layers without a cell
-AROUND_CELLS = ("SimpleRNN", "GRU", "LSTM", "RNN")
+LAYERS = tuple(dict.fromkeys(kind.keras.name for kind in OURS if kind.keras))
+CELLS = (*[f"{name}Cell" for name in LAYERS], "CuDNNGRU", "CuDNNLSTM")  # the last two are layers without a cell
+AROUND_CELLS = (*LAYERS, "RNN")
 CLASSES = ("Bidirectional", "StackedRNNCells", *CELLS, *AROUND_CELLS)
 
 # Settings that act in training or between calls, and what they are where they do nothing.
@@ -52,7 +56,7 @@ def from_keras(
     bidirectional: bool = False,
     batch_first: bool = True,
     dtype: Any = "float32",
-) -> RNN | GRU | LSTM:
+) -> Recurrent:
     """A layer with the weights of Keras' SimpleRNN, GRU or LSTM, or of Bidirectional around one; of several, a stack.
 
     Parameters
@@ -91,23 +95,27 @@ def from_keras(
     Source: the equations of keras.layers.SimpleRNN, GRU and LSTM.
     """
     checks.integer("number of layers", len(layers), 1)
+    options = {
+        "nonlinearity": checks.choice("nonlinearity", nonlinearity, NONLINEARITIES),
+        "reset_after": checks.flag("reset_after", reset_after),
+    }
     found, messages = [], []
     for k, layer in enumerate(layers):
-        own = _read(f"layers[{k}]", layer, nonlinearity, reset_after, bidirectional)
+        own = _read(f"layers[{k}]", layer, options, bidirectional)
         found += own
         for each in own:
-            checks.only(f"layers[{k}]", (each.kind, each.options), (found[0].kind, found[0].options))
+            checks.only(f"layers[{k}]", each.known, found[0].known)
             checks.only(f"layers[{k}]: number of directions", len(each.parts), len(found[0].parts))
         if left := dict.fromkeys(setting for each in own for setting in each.left):
             messages.append(f"layers[{k}]: not taken over: {', '.join(left)}")
     parts = [each.parts for each in found]
-    made = layer_of(found[0].kind, parts, batch_first=batch_first, dtype=dtype, **found[0].options)
+    made = layer_of(found[0].kind, parts, batch_first=batch_first, dtype=dtype)
     for message in messages:
         warnings.warn(message, stacklevel=2)
     return made
 
 
-def to_keras(layer: RNN | GRU | LSTM) -> list[list[np.ndarray]]:
+def to_keras(layer: Recurrent) -> list[list[np.ndarray]]:
     """For each layer of a stack, what `set_weights` of Keras' layer takes, for Bidirectional of both directions.
 
     Keras' layers are SimpleRNN with the activation of `nonlinearity`, GRU with the same reset_after, or LSTM;
@@ -116,13 +124,12 @@ def to_keras(layer: RNN | GRU | LSTM) -> list[list[np.ndarray]]:
     Raises TypeError: `layer: expected RNN, GRU, LSTM, got Linear`; ValueError for what Keras doesn't have:
     `proj_size: expected 0, got 3`, `peepholes: expected False, got True`.
     """
-    kind = checks.kind("layer", layer, KINDS)
+    checks.kind("layer", layer, classes("keras"))
     checks.only("proj_size", layer.proj_size, 0)
     checks.only("peepholes", getattr(layer, "peepholes", False), False)
-    two_biases = getattr(layer, "reset_after", False)
+    order, two_biases = layer.kind.order("keras"), getattr(layer, "reset_after", False)
     return [
-        [array for part in directions for array in _arrays(part, ORDERS[kind], two_biases)]
-        for directions in parts_of(layer)
+        [array for part in directions for array in _arrays(part, order, two_biases)] for directions in parts_of(layer)
     ]
 
 
@@ -139,29 +146,34 @@ def _arrays(part, order, two_biases):
 class _Layer(NamedTuple):
     """One layer of a stack."""
 
-    kind: str
-    options: dict[str, Any]  # of the constructor
+    kind: Kind
     parts: list[Part]
     left: list[str]  # settings that are not taken over
 
+    @property
+    def known(self) -> tuple[str, Mapping[str, Any]]:
+        """Its kind, as a message shows it."""
+        return self.kind.layer_name, self.kind.options
 
-def _read(name, layer, nonlinearity, reset_after, bidirectional) -> list[_Layer]:
+
+def _read(name, layer, options, bidirectional) -> list[_Layer]:
     """The layers that one argument gives."""
     if isinstance(layer, Mapping):
         given = {each: array for each, array in layer.items() if array is not None}
         names = ("kernel", "recurrent_kernel", *["bias"] * ("bias" in given))
         checks.same_names(name, given, dict.fromkeys(names))
         arrays = [checks.numbers(f"{name}: {each}", given[each]) for each in names]
-        return [_layer(name, [arrays], nonlinearity, reset_after, [])]
+        return [_layer(name, [arrays], options, [])]
     if isinstance(layer, (list, tuple)):
         directions, left = _directions(name, layer, bidirectional)
-        return [_layer(name, directions, nonlinearity, reset_after, left)]
+        return [_layer(name, directions, options, left)]
     return _built(name, layer, go_backwards=False)
 
 
 def _built(name, layer, go_backwards) -> list[_Layer]:
     """The layers that a layer or a cell of Keras is."""
-    kind, config = checks.of_keras(name, layer, CLASSES), layer.get_config()
+    expected = f"{', '.join(AROUND_CELLS)}, Bidirectional or a cell of Keras, or its arrays"
+    kind, config = checks.of_keras(name, layer, CLASSES, expected), layer.get_config()
     if kind == "StackedRNNCells":
         return [each for i, cell in enumerate(layer.cells) for each in _built(f"{name}: cells[{i}]", cell, False)]
     left = [f"{key}={_shown(config[key])}" for key, idle in IDLE.items() if config.get(key, idle) != idle]
@@ -169,15 +181,14 @@ def _built(name, layer, go_backwards) -> list[_Layer]:
         checks.only(f"{name}: merge_mode", config["merge_mode"], "concat")
         forward = _one(f"{name}: forward_layer", layer.forward_layer, False)
         backward = _one(f"{name}: backward_layer", layer.backward_layer, True)
-        wanted = forward.kind, forward.options
-        checks.only(f"{name}: backward_layer", (backward.kind, backward.options), wanted)
-        return [_Layer(*wanted, forward.parts + backward.parts, left + forward.left + backward.left)]
+        checks.only(f"{name}: backward_layer", backward.known, forward.known)
+        return [_Layer(forward.kind, forward.parts + backward.parts, left + forward.left + backward.left)]
     checks.only(f"{name}: go_backwards", config.get("go_backwards", go_backwards), go_backwards)
     if kind in AROUND_CELLS:
         return [each._replace(left=left + each.left) for each in _built(name, layer.cell, go_backwards)]
     arrays = checks.built(name, layer)
     checks.as_many(name, arrays, (2, 3))
-    return [_layer(name, [arrays], *_settings(name, config), left)]
+    return [_layer(name, [arrays], _settings(name, config), left)]
 
 
 def _one(name, layer, go_backwards) -> _Layer:
@@ -187,15 +198,15 @@ def _one(name, layer, go_backwards) -> _Layer:
     return found[0]
 
 
-def _settings(name, config) -> tuple[str, bool]:
-    """nonlinearity and reset_after of a cell, all else of which is as fastrnn has it; CuDNN's layers have neither."""
+def _settings(name, config) -> dict[str, Any]:
+    """The options of a cell, all else of which is as fastrnn has it; CuDNN's layers have none."""
     activation = config.get("activation", "tanh")
     if "recurrent_activation" in config:
         checks.only(f"{name}: activation", activation, "tanh")
         checks.only(f"{name}: recurrent_activation", config["recurrent_activation"], "sigmoid")
     else:
-        checks.choice(f"{name}: activation", activation, ("tanh", "relu"))
-    return activation, config.get("reset_after", True)
+        checks.choice(f"{name}: activation", activation, NONLINEARITIES)
+    return {"nonlinearity": activation, "reset_after": config.get("reset_after", True)}
 
 
 def _shown(setting):
@@ -207,7 +218,7 @@ def _directions(name, arrays, bidirectional):
     """Of a list, the arrays of each direction, and the settings that it leaves open."""
     n = checks.as_many(name, arrays, COUNTS + COUNTS_1)
     arrays = [checks.numbers(f"{name}[{i}]", each) for i, each in enumerate(arrays)]
-    G, H = checks.gates(f"{name}: recurrent_kernel", arrays[1], tuple(GATES))
+    G, H = checks.gates(f"{name}: recurrent_kernel", arrays[1], tuple(ORDERS))
     by_gate = n in COUNTS_1
     if by_gate and G > 1:
         checks.as_many(name, arrays, COUNTS)
@@ -224,19 +235,18 @@ def _directions(name, arrays, bidirectional):
     return sides, ["inner_activation, in Keras 1 hard_sigmoid if not set"]
 
 
-def _layer(name, directions, nonlinearity, reset_after, left) -> _Layer:
-    """A layer of the arrays of its directions."""
+def _layer(name, directions, options, left) -> _Layer:
+    """A layer of the arrays of its directions; options: of all kinds, which arrays don't tell but for a bias."""
     parts = [_part(name, *arrays) for arrays in directions]
-    G, H = checks.gates(name, directions[0][1], tuple(GATES))
+    G, H = checks.gates(name, directions[0][1], tuple(ORDERS))
     if len(directions[0]) == 3:
-        reset_after = np.size(directions[0][2]) == 2 * G * H
-    options = {1: {"nonlinearity": nonlinearity}, 3: {"reset_after": reset_after}, 4: {}}
-    return _Layer(GATES[G][0], options[G], parts, left)
+        options = options | {"reset_after": np.size(directions[0][2]) == 2 * G * H}
+    return _Layer(next(kind for kind in OURS if len(kind.gates) == G and kind.suits(options)), parts, left)
 
 
 def _part(name, kernel, recurrent_kernel, bias=None) -> Part:
     """The parameters of one direction."""
-    G, H = checks.gates(f"{name}: recurrent_kernel", recurrent_kernel, tuple(GATES))
+    G, H = checks.gates(f"{name}: recurrent_kernel", recurrent_kernel, tuple(ORDERS))
     I = checks.rank(f"{name}: kernel", kernel, "(I, G*H)", 2, 2).shape[0]
     part = {
         "weight_ih": checks.real(f"{name}: kernel", kernel, (I, G * H)).T,
@@ -250,4 +260,4 @@ def _part(name, kernel, recurrent_kernel, bias=None) -> Part:
             part = {n: np.concatenate([gate.T for gate in np.split(value, G)]) for n, value in part.items()}
             part["weight_ih"] = part["weight_ih"].reshape(G * H, I)
         part |= zip(("bias_ih", "bias_hh"), biases, strict=True)
-    return {n: reordered(value, GATES[G][1]) for n, value in part.items()}
+    return {n: reordered(value, ORDERS[G]) for n, value in part.items()}

@@ -9,21 +9,18 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from cells import CELLS
 from numerics import Arrays, assert_close, relative_error, rounding_budget
 
 from fastrnn import functional, optim, ragged
 from fastrnn.functional import Weights
 from fastrnn.kernels import matmul
-from fastrnn.kernels.cells import TRAITS, Traits, elman, gru, lstm
 from fastrnn.kernels.target import lanes_of
 from fastrnn.parameters import Parameters
 from fastrnn.reference import embedding, loss, update
 from fastrnn.reference import matmul as reference_matmul
 from fastrnn.reference import sequence as reference_sequence
 from fastrnn.reference import time_delay as reference_time_delay
-from fastrnn.reference.cells import elman as reference_elman
-from fastrnn.reference.cells import gru as reference_gru
-from fastrnn.reference.cells import lstm as reference_lstm
 
 DTYPES = ("float32", "float64")
 TOLERANCE = 1e-13  # of float64, whose reference is float64 too
@@ -82,36 +79,15 @@ def fused() -> bool:
     return functional.linear(a, b, c0)[0][0, 0] != 0
 
 
-class Cell(NamedTuple):
-    """A recurrent cell: its tag, its reference, and the weights that not every cell has."""
-
-    tag: type
-    reference: type
-    projected: bool = False
-    peepholes: bool = False
-
-    @property
-    def traits(self) -> Traits:
-        """The shape of the cell."""
-        return TRAITS[self.tag]
-
-    def outputs(self, H: int) -> int:
-        """P, the width of h: with a projection no multiple of a vector where H is one."""
-        return -(-2 * H // 3) if self.projected else H
-
-
 def _recurrent_shapes(cell, source, T, B, I, H, V=0):
-    G, P = len(cell.traits.gates), cell.outputs(H)
     inputs = {
         "x": {"x": (T, B, I)},
         "tokens": {"x": ((T, B), I)},
         "table": {"x": ((T, B), V), "w_table": (V, I)},
     }[source]
-    states = {"h": (B, P)} | ({"c": (B, H)} if len(cell.traits.states) == 2 else {})
-    weights = {"W_ih": (G * H, I), "W_hh": (G * H, P), "b_ih": (G * H,), "b_hh": (G * H,)}
-    weights |= {"W_hr": (P, H)} if cell.projected else {}
-    weights |= {"peephole": (3, H)} if cell.peepholes else {}
-    return inputs | states | weights | {"dy": (T, B, P)} | {f"d_{name}": shape for name, shape in states.items()}
+    states, dy = cell.states(B, H), (T, B, cell.outputs(H))
+    d_final = {f"d_{name}": shape for name, shape in states.items()}
+    return inputs | states | cell.weights(I, H) | {"dy": dy} | d_final
 
 
 def take(inputs: dict[str, Any], form: str, *names: str) -> tuple[Any, ...]:
@@ -135,7 +111,7 @@ def recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, limit=np.i
     x (T, B, I), or tokens (T, B); dy (T, B, P), or None.
     """
     (T, B), dtype = x.shape[:2], arrays["W_hh"].dtype
-    initial, d_final = (take(arrays, form, *cell.traits.states) for form in ("{}", "d_{}"))
+    initial, d_final = (take(arrays, form, *cell.kind.states) for form in ("{}", "d_{}"))
     weights, steps, present = Weights(**arrays), *steps_of(T, B, lengths, reverse)
     N, P = np.count_nonzero(present), initial[0].shape[1]
     buffer = np.full((N + 2 * B, P), np.nan, dtype)
@@ -157,8 +133,8 @@ def recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, limit=np.i
 
 def _named(cell, final, d_initial, gradients, d_table):
     """What has no rows, by name."""
-    result = {f"final {name}": state for name, state in zip(cell.traits.states, final, strict=True)}
-    result |= {f"d_{name}": state for name, state in zip(cell.traits.states, d_initial, strict=True)}
+    result = {f"final {name}": state for name, state in zip(cell.kind.states, final, strict=True)}
+    result |= {f"d_{name}": state for name, state in zip(cell.kind.states, d_initial, strict=True)}
     result |= {f"d_{name}": gradient for name, gradient in gradients._asdict().items() if gradient is not None}
     return result if d_table is None else result | {"d_table": d_table}
 
@@ -168,7 +144,7 @@ def reference_recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, 
     tokens = x if x.dtype.kind == "i" else None
     if tokens is not None:
         x = (np.eye(arrays["W_ih"].shape[1]) if w_table is None else w_table)[tokens]
-    initial, d_final = (take(arrays, form, *cell.traits.states) for form in ("{}", "d_{}"))
+    initial, d_final = (take(arrays, form, *cell.kind.states) for form in ("{}", "d_{}"))
     weights = cell.reference(**arrays)
     lengths = None if lengths is None else np.asarray(lengths, np.int64)
     y, final, steps = reference_sequence.sequence_forward(weights, x, initial, lengths, reverse)
@@ -176,8 +152,9 @@ def reference_recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, 
     dx, d_initial, gradients = reference_sequence.sequence_backward(weights, x, steps, dy, d_final, limit, d_hs)
     d_table = None if w_table is None else embedding.scatter_add(tokens, dx, len(w_table))
     result = {"y": y, "d_hs": d_hs} | ({"dx": dx} if tokens is None else {})
-    kept = [f"kept {name}" for name in (*cell.traits.saved, *cell.traits.states[1:]) if len(name) == 1]
-    result |= {name: np.zeros((*x.shape[:2], len(arrays["W_hh"]) // len(cell.traits.gates))) for name in kept}
+    S = len(cell.kind.states)
+    kept = [f"kept {name}" for name in (*cell.kept[S:], *cell.kind.states[1:])]
+    result |= {name: np.zeros((*x.shape[:2], len(arrays["W_hh"]) // len(cell.kind.gates))) for name in kept}
     for step in steps:
         for name, rows in zip(kept, (*step.saved, *step.state[1:]), strict=True):
             result[name][step.t, step.rows] = rows
@@ -313,19 +290,8 @@ def _update_case(Optimizer, function, **options):
     )
 
 
-CELLS = {
-    "tanh": Cell(elman.ElmanTanh, reference_elman.ElmanTanh),
-    "relu": Cell(elman.ElmanRelu, reference_elman.ElmanRelu),
-    "lstm": Cell(lstm.LSTM, reference_lstm.LSTM),
-    "lstm-projection": Cell(lstm.LSTM, reference_lstm.LSTM, projected=True),
-    "lstm-peepholes": Cell(lstm.LSTM, reference_lstm.LSTM, peepholes=True),
-    "lstm-both": Cell(lstm.LSTM, reference_lstm.LSTM, projected=True, peepholes=True),
-    "gru": Cell(gru.GRU, reference_gru.GRU),
-    "gru-before": Cell(gru.GRUResetBefore, reference_gru.GRUResetBefore),
-}
-
 # Tokens look up the inputs' part, which no cell has a say in but for its biases and its gradients' columns.
-SOURCES = {"x": tuple(CELLS), "tokens": ("tanh", "gru", "lstm-both"), "table": ("tanh", "gru", "gru-before")}
+SOURCES = {"x": tuple(CELLS), "tokens": ("tanh", "gru", "lstm_all"), "table": ("tanh", "gru", "gru_reset_before")}
 
 RECURRENT = {
     f"recurrent {cell} {source}": _recurrent_case(CELLS[cell], source) for source in SOURCES for cell in SOURCES[source]

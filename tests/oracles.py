@@ -6,31 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cells import CELLS, PARAMETERS
 from numerics import Arrays, relative_error
 
 from fastrnn import optim
 from fastrnn.reference import embedding, loss, recurrent
-from fastrnn.reference.cells.elman import ElmanRelu, ElmanTanh
-from fastrnn.reference.cells.gru import GRU, GRUResetBefore
-from fastrnn.reference.cells.lstm import LSTM
-
-CELLS: dict[str, Any] = {
-    "tanh": ElmanTanh,
-    "relu": ElmanRelu,
-    "lstm": LSTM,
-    "gru": GRU,
-    "gru_reset_before": GRUResetBefore,
-}
-NAMES = {
-    "W_ih": "weight_ih",
-    "W_hh": "weight_hh",
-    "b_ih": "bias_ih",
-    "b_hh": "bias_hh",
-    "W_hr": "weight_hr",
-    "peephole": "weight_ch",
-}
-# a step's state, then what its backward pass wants back
-SAVED = {"tanh": "h", "relu": "h", "lstm": "hcifgo", "gru": "hrzn", "gru_reset_before": "hrzn"}
 
 
 def assert_trains_as_torch(model: Any, twin: Any, torch_loss: Any, batches: Any, tolerance: float) -> float:
@@ -67,11 +47,26 @@ def stacked(p: Arrays, cell: str) -> list[list[Any]]:
     """The reference's cells, layer by layer and direction by direction, of a layer's parameters p; no bias: zeros."""
     cells = []
     for place in places(p):
-        weights = {field: p[f"{name}_{place}"] for field, name in NAMES.items() if f"{name}_{place}" in p}
+        weights = {field: p[f"{name}_{place}"] for field, name in PARAMETERS.items() if f"{name}_{place}" in p}
         no_bias = np.zeros(len(weights["W_hh"]))
-        cells.append(CELLS[cell](**{"b_ih": no_bias, "b_hh": no_bias} | weights))
+        cells.append(CELLS[cell].reference(**{"b_ih": no_bias, "b_hh": no_bias} | weights))
     D = 2 if "l0_reverse" in places(p) else 1
     return [cells[k : k + D] for k in range(0, len(cells), D)]
+
+
+def state_names(given: Arrays) -> list[str]:
+    """Of arguments by name, the states of which there is a first value, as h0 and c0."""
+    return [name[:-1] for name in given if name.endswith("0")]
+
+
+def state_in(given: Arrays) -> Any:
+    """The initial state as a layer wants it."""
+    return state_of(tuple([given[f"{name}0"] for name in state_names(given)]))
+
+
+def d_state_in(given: Arrays) -> Any:
+    """The cotangent of the last state as a pullback wants it."""
+    return state_of(tuple([given[f"d{name}_n"] for name in state_names(given)]))
 
 
 def state_of(arrays: tuple[np.ndarray, ...]) -> Any:
@@ -94,7 +89,7 @@ def rnn_vjp(
 ):
     """What the vjp of RNN, GRU or LSTM returns, from its parameters p, which say how many layers and directions.
 
-    x (T, B, I); initial: h0 (L*D, B, P), or (h0, c0); cell: a key of CELLS; masks: of dropout between the layers.
+    x (T, B, I); initial: h0 (L*D, B, P), or (h0, c0); cell: a key of cells.CELLS; masks: of dropout between the layers.
     """
     cells = stacked(p, cell)
     y, final, tape = recurrent.recurrent_forward(cells, x, arrays_of(initial), lengths, masks)
@@ -102,7 +97,7 @@ def rnn_vjp(
     def pullback(dy, d_state):
         dx, d_initial, d_cells = recurrent.recurrent_backward(cells, tape, dy, arrays_of(d_state))
         grads = {
-            f"{NAMES[field]}_{place}": gradient
+            f"{PARAMETERS[field]}_{place}": gradient
             for place, d_cell in zip(places(p), chain(*d_cells), strict=True)
             for field, gradient in d_cell._asdict().items()
         }
@@ -119,11 +114,11 @@ def rnn_cells(
     masks: tuple[np.ndarray, ...] = (),
     lengths: np.ndarray | None = None,
 ) -> tuple[dict[str, np.ndarray], ...]:
-    """What return_cells=True adds: of each layer and direction h (T, B, P), and what SAVED names, (T, B, H); T >= 1."""
+    """What return_cells=True adds: of each layer and direction h (T, B, P), and what it keeps, (T, B, H); T >= 1."""
     _, _, tape = recurrent.recurrent_forward(stacked(p, cell), x, arrays_of(initial), lengths, masks)
     cells = []
     for steps in chain(*(layer.directions for layer in tape)):
-        kept = [dict(zip(SAVED[cell], (*step.state, *step.saved), strict=True)) for step in steps]
+        kept = [dict(zip(CELLS[cell].kept, (*step.state, *step.saved), strict=True)) for step in steps]
         arrays = {name: np.zeros((*x.shape[:2], rows.shape[1]), rows.dtype) for name, rows in kept[0].items()}
         for step, values in zip(steps, kept, strict=True):
             for name, rows in values.items():
@@ -135,18 +130,19 @@ def rnn_cells(
 def rnn_results(
     vjp: Callable,
     x: np.ndarray,
-    h0: np.ndarray,
     dy: np.ndarray,
-    dh_n: np.ndarray,
-    c0: np.ndarray | None = None,
-    dc_n: np.ndarray | None = None,
+    **states: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """All that a recurrent layer computes, by name; vjp: the layer's, or `rnn_vjp` of its parameters; c: an LSTM's."""
-    (y, state), pullback = vjp(x, h0 if c0 is None else (h0, c0))
-    dx, d_initial, grads = pullback(dy, dh_n if dc_n is None else (dh_n, dc_n))
-    states = dict(zip(("h_n", "c_n"), arrays_of(state), strict=False))
-    states |= dict(zip(("dh0", "dc0"), arrays_of(d_initial), strict=False))
-    return {"y": y, **states, "dx": dx, **grads}
+    """All that a recurrent layer computes, by name; vjp: the layer's, or `rnn_vjp` of its parameters.
+
+    states: of each state s its first value s0 and the cotangent ds_n of its last.
+    """
+    (y, state), pullback = vjp(x, state_in(states))
+    dx, d_initial, grads = pullback(dy, d_state_in(states))
+    names = state_names(states)
+    found = dict(zip([f"{name}_n" for name in names], arrays_of(state), strict=True))
+    found |= dict(zip([f"d{name}0" for name in names], arrays_of(d_initial), strict=True))
+    return {"y": y, **found, "dx": dx, **grads}
 
 
 def charlm(p: Arrays, tokens: np.ndarray, targets: np.ndarray, state: Any, cell: str = "tanh", masks: tuple = ()):

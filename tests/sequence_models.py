@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from cells import torch_layer
 from oracles import import_torch
 
 from fastrnn.models import SequenceClassifier, SequenceRegressor, SequenceTagger
@@ -57,14 +58,11 @@ class TorchTwin:
     def __init__(self, model: Any, dtype: str) -> None:
         torch, config, self.model = import_torch(), model.config, model
         self.floats = getattr(torch, dtype)
-        layer = {"gru": "GRU", "lstm": "LSTM"}.get(config["cell"], "RNN")
-        own = {"nonlinearity": config["cell"]} if layer == "RNN" else {}
         V, E, H = config["num_tokens"], config["embedding_size"], config["hidden_size"]
         D = 2 if config["bidirectional"] else 1
         modules = {"embedding": torch.nn.Embedding(V, E)} if V and E else {}
-        modules["rnn"] = getattr(torch.nn, layer)(
-            config["input_size"] or E or V, H, config["num_layers"], bidirectional=D == 2, **own
-        )
+        sizes = config["input_size"] or E or V, H, config["num_layers"]
+        modules["rnn"] = torch_layer(torch, config["cell"], *sizes, bidirectional=D == 2)
         modules["head"] = torch.nn.Linear(D * H, OUTPUTS)
         self.modules = torch.nn.ModuleDict(modules).to(self.floats)
         self.modules.load_state_dict({name: torch.tensor(value) for name, value in model.parameters.items()})

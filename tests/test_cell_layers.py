@@ -5,28 +5,26 @@ import copy
 import numpy as np
 import pytest
 from cases import DTYPES
+from cells import CELLS
 from numerics import assert_close
-from oracles import CELLS, arrays_of, assert_same, import_torch, normal
+from oracles import arrays_of, assert_same, import_torch, normal, state_of
 
-from fastrnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+import fastrnn
+from fastrnn import GRUCell, LSTMCell, RNNCell
 from fastrnn.reference.cells import cell_backward, cell_forward
 
-# kind: class, options, the layer's class, the reference's cell
-KINDS = {
-    "tanh": (RNNCell, {}, RNN, "tanh"),
-    "relu": (RNNCell, {"nonlinearity": "relu"}, RNN, "relu"),
-    "gru": (GRUCell, {}, GRU, "gru"),
-    "gru_reset_before": (GRUCell, {"reset_after": False}, GRU, "gru_reset_before"),
-    "lstm": (LSTMCell, {}, LSTM, "lstm"),
-    "lstm_peepholes": (LSTMCell, {"peepholes": True}, LSTM, "lstm"),
-}
+KINDS = {name: cell for name, cell in CELLS.items() if not cell.projected}
 kinds = pytest.mark.parametrize("kind", KINDS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def build(kind, I=5, H=18, **options):
-    Cell, own, _, _ = KINDS[kind]
-    return Cell(I, H, **{"seed": 0} | own | options)
+    return getattr(fastrnn, f"{KINDS[kind].kind.layer_name}Cell")(I, H, **{"seed": 0} | own_options(kind) | options)
+
+
+def own_options(kind):
+    """What chooses the kind, of the constructors of a layer and of a single step."""
+    return KINDS[kind].kind.options | ({"peepholes": True} if KINDS[kind].peepholes else {})
 
 
 def arguments(cell, *batch):
@@ -60,7 +58,7 @@ def test_float64_equals_the_reference(B, I, H, bias, kind):
         p |= dict.fromkeys(("bias_ih", "bias_hh"), np.zeros(len(p["weight_hh"])))
     weights = [p[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     weights += [None, p["weight_ch"]] if "weight_ch" in p else []
-    reference = CELLS[KINDS[kind][3]](*weights)
+    reference = KINDS[kind].reference(*weights)
     new, saved = cell_forward(reference, x, arrays_of(state))
     dx, d_initial, d_cell = cell_backward(reference, x, arrays_of(state), new, saved, arrays_of(d_state))
     grads = dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh", "", "weight_ch"), d_cell, strict=False))
@@ -72,12 +70,12 @@ def test_float64_equals_the_reference(B, I, H, bias, kind):
 @dtypes
 def test_a_step_is_a_layers(dtype, kind):
     """To the bit; so cells continue what layers begin."""
-    cell, (_, options, Layer, _) = build(kind, dtype=dtype), KINDS[kind]
-    layer = Layer(5, 18, **options, dtype=dtype)
+    cell = build(kind, dtype=dtype)
+    layer = KINDS[kind].kind.layer_class(5, 18, **own_options(kind), dtype=dtype)
     layer.load_state_dict({name + "_l0": value for name, value in cell.parameters.items()})
     x, state, d_state = arguments(cell, 3)
-    (y, new), pullback = layer.vjp(x[None], tuple(s[None] for s in state) if Layer is LSTM else state[None])
-    dx, d_initial, grads = pullback(None, tuple(d[None] for d in d_state) if Layer is LSTM else d_state[None])
+    (y, new), pullback = layer.vjp(x[None], state_of(tuple(s[None] for s in arrays_of(state))))
+    dx, d_initial, grads = pullback(None, state_of(tuple(d[None] for d in arrays_of(d_state))))
     new, d_initial = ([s[0] for s in arrays_of(states)] for states in (new, d_initial))
     expected = named(tuple(new), dx[0], tuple(d_initial), {name.removesuffix("_l0"): g for name, g in grads.items()})
     got = results(cell, x, state, d_state)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from cases import CELLS, DTYPES
+from cases import DTYPES
+from cells import CELLS
 from numerics import relative_error
 
 from fastrnn.kernels.cells import (

@@ -8,11 +8,11 @@ from cases import DTYPES, wide
 from numerics import assert_close, complex_step, rounding_budget
 from oracles import arrays_of, assert_same, assert_within, charlm, state_of
 
-from fastrnn import Dropout, optim
+from fastrnn import Dropout, kinds, optim
 from fastrnn.models import CharLM
 
 VOCABULARY = "abcdefghijkl"
-CELLS = ("tanh", "relu", "gru", "lstm")
+CELLS = kinds.names()
 MODELS = [(cell, layers, E) for cell in CELLS for layers in (1, 2) for E in (0, 5)]
 models = pytest.mark.parametrize(("cell", "num_layers", "embedding_size"), MODELS)
 

@@ -4,7 +4,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cases import CELLS, DTYPES, LINEAR_CROSS_ENTROPY, RECURRENT, SOURCES, recurrent, steps_of, take
+from cases import DTYPES, LINEAR_CROSS_ENTROPY, RECURRENT, SOURCES, recurrent, steps_of, take
+from cells import CELLS
 from numerics import assert_close, relative_error
 
 from fastrnn import functional

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cells import torch_layer
 from numerics import assert_close, relative_error
 from oracles import assert_trains_as_torch, import_torch
 
@@ -10,7 +11,6 @@ from fastrnn import Packed, gradcheck, optim
 from fastrnn.models.generator import SequenceGenerator
 
 V, C = 6, 3
-CELLS = {"tanh": "RNN", "relu": "RNN", "gru": "GRU", "lstm": "LSTM"}
 KINDS = [
     ("lstm", "state", 2),
     ("lstm", "input", 1),
@@ -40,12 +40,11 @@ def torch_twin(model):
     """torch's layers by the same names, with the same weights."""
     torch, c = import_torch(), model.config
     H, L, E, cell = (c[name] for name in ("hidden_size", "num_layers", "embedding_size", "cell"))
-    options = {"nonlinearity": cell} if cell in ("tanh", "relu") else {}
     columns = E + (c["condition"] != "state") * C
-    rnn = getattr(torch.nn, CELLS[cell])(columns, H, L, **options)
+    rnn = torch_layer(torch, cell, columns, H, L)
     parts = {"embedding": torch.nn.Embedding(V + 1, E), "rnn": rnn, "head": torch.nn.Linear(H, V + 1)}
     if c["condition"] != "input":
-        parts["bridge"] = torch.nn.Linear(C, (2 if cell == "lstm" else 1) * L * H)
+        parts["bridge"] = torch.nn.Linear(C, len(model.rnn.state_names) * L * H)
     twin = torch.nn.ModuleDict(parts).to(getattr(torch, c["dtype"]))
     twin.load_state_dict({name: torch.tensor(value) for name, value in model.parameters.items()})
     return twin

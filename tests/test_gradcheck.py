@@ -703,7 +703,7 @@ def test_the_command_prints_the_report(arguments, title):
 
 
 def test_the_command_fails_for_a_wrong_gradient(monkeypatch):
-    monkeypatch.setattr(fastrnn, "LSTM", Faulty)
+    monkeypatch.setattr(fastrnn.layers, "LSTM", Faulty)
     monkeypatch.setattr(Faulty, "fault", "gate")
     result = command(*SMALL)
     assert result.exit_code == 1

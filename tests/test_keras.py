@@ -486,7 +486,7 @@ def test_parts_that_do_not_belong_together():
     """A layer of two directions upon one of one is not cut to fit."""
     (one,), (two,) = parts_of(LSTM(7, 7)), parts_of(LSTM(7, 7, bidirectional=True))
     with pytest.raises(ValueError, match="zip"):
-        layer_of("LSTM", [one, two])
+        layer_of(LSTM(7, 7).kind, [one, two])
 
 
 def test_layers_that_keras_does_not_have():

@@ -39,6 +39,7 @@ ORDER = [
     "kernels.update",
     "reference",
     "checks",
+    "kinds",
     "memory",
     "ragged",
     "trees",

@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 from cases import DTYPES, wide
 from numerics import assert_close, rounding_budget
-from oracles import arrays_of, assert_same, assert_within, import_torch, normal, rnn_cells
+from oracles import arrays_of, assert_same, assert_within, d_state_in, import_torch, normal, rnn_cells, state_in
 from recurrent_layers import (
     KINDS,
     ROWS,
     arguments,
     beyond,
     build,
-    d_state_in,
     expected_results,
     inference,
     results,
     rows_of,
     small,
-    state_in,
 )
 
 from fastrnn import (
@@ -463,7 +461,7 @@ def test_cells_equal_the_reference(variant, lengths, kind):
     given = arguments(layer, 7, 4)
     (y, _, cells), _ = layer.vjp(given["x"], state_in(given), lengths=lengths, return_cells=True)
     order = None if lengths is None else np.array(lengths)
-    expected = rnn_cells(layer.parameters, given["x"], state_in(given), KINDS[kind][2], lengths=order)
+    expected = rnn_cells(layer.parameters, given["x"], state_in(given), kind, lengths=order)
     assert len(cells) == len(expected)
     for got, wanted in zip(cells, expected, strict=True):
         assert_close(got, wanted, TOLERANCE)

@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 from cases import DTYPES
+from cells import CELLS, PARAMETERS
 from forests import forests, random_forest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numerics import assert_close, complex_step
-from oracles import CELLS, NAMES, assert_same, import_torch, normal
+from oracles import assert_same, import_torch, normal
 
 import fastrnn
-from fastrnn import LSTM, RNN, Recursive, Trees, gradcheck
+from fastrnn import Recursive, Trees, gradcheck
+from fastrnn.layers.recursive import CELLS as KINDS
 from fastrnn.reference import recursive
 
-KINDS = ("tanh", "relu", "lstm")
 CHILDREN = ("sum", 1, 3)
 TOLERANCE = {"float32": 4e-6, "float64": 2e-14}
 STATES = ("h", "c")
@@ -35,7 +36,7 @@ def arguments(layer, N, seed=0):
 
 
 def states_of(layer):
-    return 2 if layer.cell == "lstm" else 1
+    return len(layer.state_names)
 
 
 def one(parts):
@@ -52,8 +53,8 @@ def results(layer, trees, x, d_state):
 
 def reference_cell(parameters, kind):
     no_bias = np.zeros(len(parameters["weight_ih"]))
-    weights = {field: parameters[name] for field, name in NAMES.items() if name in parameters}
-    return CELLS[kind](**{"b_ih": no_bias, "b_hh": no_bias} | weights)
+    weights = {field: parameters[name] for field, name in PARAMETERS.items() if name in parameters}
+    return CELLS[kind].reference(**{"b_ih": no_bias, "b_hh": no_bias} | weights)
 
 
 def expected_results(layer, parents, positions, x, d_state):
@@ -63,7 +64,7 @@ def expected_results(layer, parents, positions, x, d_state):
     x = x.astype(np.float64)
     state, tape = recursive.recursive_forward(cell, x, parents, positions, K)
     dx, d_cell = recursive.recursive_backward(cell, x, state, tape, d_state, K)
-    grads = {NAMES[field]: gradient for field, gradient in d_cell._asdict().items()}
+    grads = {PARAMETERS[field]: gradient for field, gradient in d_cell._asdict().items()}
     grads = {name: grads[name] for name in layer.parameters}
     return dict(zip(STATES, state, strict=False)) | {"dx": dx} | grads
 
@@ -162,7 +163,8 @@ def test_gradients_by_differences(kind, children):
 def test_a_chain_is_a_recurrent_network(kind, children, dtype):
     I, H, lengths = 5, 18, np.array([40, 1, 0, 17])
     layer = Recursive(I, H, kind, children, dtype=dtype, seed=0)
-    rnn = LSTM(I, H, dtype=dtype) if kind == "lstm" else RNN(I, H, nonlinearity=kind, dtype=dtype)
+    own = CELLS[kind].kind
+    rnn = own.layer_class(I, H, **own.options, dtype=dtype)
     rnn.load_state_dict({f"{name}_l0": p for name, p in layer.state_dict().items()})
     trees, offsets = Trees.chains(lengths), np.append(0, np.cumsum(lengths))
     x, d_state = arguments(layer, len(trees))

@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from cells import CELLS, PARAMETERS, torch_layer
 from numerics import assert_close, complex_step, relative_error
-from oracles import CELLS, NAMES, arrays_of, import_torch, rnn_cells, rnn_results, rnn_vjp, state_of
+from oracles import arrays_of, import_torch, rnn_cells, rnn_results, rnn_vjp, state_of
 
 from fastrnn.reference import embedding, loss, matmul, sequence, update, vmath
-from fastrnn.reference.cells import cell_backward, cell_forward
+from fastrnn.reference.cells import cell_backward, cell_forward, gru, lstm
 
 SIZES = [(4, 3, 5, 6), (7, 2, 1, 3), (2, 5, 3, 1), (1, 1, 1, 1), (17, 1, 2, 2), (0, 2, 3, 4), (3, 0, 2, 4)]
 LENGTHS = [(4, 4, 4), (1, 4, 2), (0, 3, 0), (2, 0, 4), (0, 0, 0)]
@@ -16,18 +17,24 @@ TOLERANCE = 1e-12
 
 
 class Form(NamedTuple):
-    """A cell, and which of its optional weights it has."""
+    """A cell, by its name in CELLS."""
 
     cell: str
-    projection: bool = False
-    peepholes: bool = False
 
     @property
     def Cell(self) -> Any:
-        return CELLS[self.cell]
+        return CELLS[self.cell].reference
+
+    @property
+    def projection(self) -> bool:
+        return CELLS[self.cell].projected
+
+    @property
+    def peepholes(self) -> bool:
+        return CELLS[self.cell].peepholes
 
     def __str__(self) -> str:
-        return self.cell + "-projection" * self.projection + "-peepholes" * self.peepholes
+        return self.cell
 
     def P(self, H: int) -> int:
         """The width of h."""
@@ -46,13 +53,8 @@ class Form(NamedTuple):
         return tuple(rng.standard_normal((*rows, self.P(H) if s == 0 else H)) for s in range(self.Cell.states))
 
 
-TORCH_HAS = [Form("tanh"), Form("relu"), Form("lstm"), Form("lstm", projection=True), Form("gru")]
-FORMS = [
-    *TORCH_HAS,
-    Form("lstm", peepholes=True),
-    Form("lstm", projection=True, peepholes=True),
-    Form("gru_reset_before"),
-]
+FORMS = [Form(name) for name in CELLS]
+TORCH_HAS = [form for form in FORMS if CELLS[form.cell].kind.torch and not form.peepholes]
 every_form = pytest.mark.parametrize("form", FORMS, ids=str)
 every_length = pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 both_directions = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
@@ -260,20 +262,20 @@ def gru_by_hand(w, x, h, reset_after):
 
 
 BY_HAND = {
-    "lstm": lstm_by_hand,
-    "gru": lambda w, x, h: gru_by_hand(w, x, h, reset_after=True),
-    "gru_reset_before": lambda w, x, h: gru_by_hand(w, x, h, reset_after=False),
+    lstm.LSTM: lstm_by_hand,
+    gru.GRU: lambda w, x, h: gru_by_hand(w, x, h, reset_after=True),
+    gru.GRUResetBefore: lambda w, x, h: gru_by_hand(w, x, h, reset_after=False),
 }
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form.cell in BY_HAND], ids=str)
+@pytest.mark.parametrize("form", [form for form in FORMS if form.Cell in BY_HAND], ids=str)
 def test_sequence_matches_formulas_by_hand(form):
     inputs = random_inputs(form, 5, 3, 4, 6)
     y, final, _ = forward(form, inputs)
     for b in range(3):
         state = tuple(s[b] for s in initial_of(inputs))
         for t in range(5):
-            state = BY_HAND[form.cell](inputs, inputs["x"][t, b], *state)
+            state = BY_HAND[form.Cell](inputs, inputs["x"][t, b], *state)
             assert relative_error(y[t, b], state[0]) < TOLERANCE
         for s, s_by_hand in zip(final, state, strict=True):
             assert relative_error(s[b], s_by_hand) < TOLERANCE
@@ -380,7 +382,7 @@ def random_stack(form, L, D, dropout=False, T=4, B=3, I=3, H=4, seed=0):
     for k in range(L):
         for suffix in ("", "_reverse")[:D]:
             weights = form.weights(D * P if k else I, H, rng)
-            p |= {f"{NAMES[field]}_l{k}{suffix}": value for field, value in weights.items()}
+            p |= {f"{PARAMETERS[field]}_l{k}{suffix}": value for field, value in weights.items()}
     given = {"x": rng.standard_normal((T, B, I)), "dy": rng.standard_normal((T, B, D * P))}
     for names in (("h0", "c0"), ("dh_n", "dc_n")):
         given |= zip(names, form.state((L * D, B), H, rng), strict=False)
@@ -414,7 +416,7 @@ def test_a_stack_is_its_layers_one_after_another(form):
     for k in range(2):
         outputs = []
         for d, (suffix, order) in enumerate([("", slice(None)), ("_reverse", slice(None, None, -1))]):
-            fields = {field: f"{name}_l{k}{suffix}" for field, name in NAMES.items()}
+            fields = {field: f"{name}_l{k}{suffix}" for field, name in PARAMETERS.items()}
             cell = form.Cell(**{field: stack.p[name] for field, name in fields.items() if name in stack.p})
             initial = tuple(s[2 * k + d] for s in initial_of(stack.given))
             y, final, _ = sequence.sequence_forward(cell, x[order], initial)
@@ -429,9 +431,7 @@ def torch_module(torch, form, L, D, I, H):
     options = {"num_layers": L, "bidirectional": D == 2, "dtype": torch.float64}
     if form.projection:
         options["proj_size"] = form.P(H)
-    if form.cell in ("tanh", "relu"):
-        return torch.nn.RNN(I, H, nonlinearity=form.cell, **options)
-    return {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[form.cell](I, H, **options)
+    return torch_layer(torch, form.cell, I, H, **options)
 
 
 def torch_results(torch, form, L, D, stack, lengths):
@@ -484,7 +484,7 @@ def test_cells_are_what_the_gates_were(form, lengths):
     np.testing.assert_array_equal(np.concatenate([kept["h"] for kept in cells[2:]], axis=2), y)
     for kept, place, h0 in zip(cells, ("l0", "l0_reverse", "l1", "l1_reverse"), stack.given["h0"], strict=True):
         assert not any(array[padding].any() for array in kept.values())
-        if form.cell == "lstm":
+        if form.Cell is lstm.LSTM:
             m = kept["o"] * np.tanh(kept["c"])
             assert relative_error(kept["h"], m @ stack.p.get(f"weight_hr_{place}", np.eye(4)).T) < 1e-15
         if form.Cell.gates == 3 and "reverse" not in place:

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from cells import CELLS, torch_layer
 from numerics import assert_close, relative_error
 from oracles import arrays_of, assert_trains_as_torch, import_torch
 
@@ -12,7 +13,6 @@ from fastrnn import Packed, functional, gradcheck, optim
 from fastrnn.models.seq2seq import Seq2Seq
 
 U, V = 7, 5
-CELLS = {"tanh": "RNN", "relu": "RNN", "gru": "GRU", "lstm": "LSTM"}
 KINDS = [
     {"cell": "lstm"},
     {"cell": "lstm", "attention": True},
@@ -47,20 +47,18 @@ def torch_twin(model):
     """torch's layers by the same names, with the same weights."""
     torch, c = import_torch(), model.config
     H, D, cell = c["hidden_size"], 1 + c["bidirectional"], c["cell"]
-    rnn = getattr(torch.nn, CELLS[cell])
-    options = {"num_layers": c["num_layers"]} | ({"nonlinearity": cell} if cell in ("tanh", "relu") else {})
 
     def side(num_tokens, bidirectional):
         E = c["embedding_size"]
         parts = {
-            "rnn": rnn(E, H, **options, bidirectional=bidirectional),
+            "rnn": torch_layer(torch, cell, E, H, c["num_layers"], bidirectional=bidirectional),
             "embedding": torch.nn.Embedding(num_tokens, E),
         }
         return torch.nn.ModuleDict(parts)
 
     parts = {"encoder": side(U, D == 2), "decoder": side(V + 1, False), "head": torch.nn.Linear(H, V + 1)}
     if D == 2:
-        states = ("h", "c") if cell == "lstm" else ("h",)
+        states = CELLS[cell].kind.states
         parts["bridge"] = torch.nn.ModuleDict({name: torch.nn.Linear(2 * H, H) for name in states})
     if c["attention"]:
         parts["attention"] = torch.nn.Linear(2 * H, H, bias=False)

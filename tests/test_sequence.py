@@ -4,7 +4,8 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from cases import CELLS, DTYPES, RECURRENT, check, recurrent, reference_recurrent, steps_of, take, wide
+from cases import DTYPES, RECURRENT, check, recurrent, reference_recurrent, steps_of, take, wide
+from cells import CELLS
 from numerics import relative_error
 
 from fastrnn import functional, memory, threads
@@ -23,6 +24,8 @@ LENGTHS = [
 ]  # fmt: skip
 # More rows than fit a chunk of the inputs, in several steps and in one.
 LONG, WIDE = (*[9] * 3, *[7] * 20, *[2] * 10, 0), (*[4] * 70, *[3] * 70, *[1] * 60)
+
+STATES = {form + state for cell in CELLS.values() for state in cell.kind.states for form in ("", "d_")}
 
 by_dtype = pytest.mark.parametrize("dtype", DTYPES)
 by_cell = pytest.mark.parametrize("cell", CELLS)
@@ -46,7 +49,7 @@ def pick(arrays, rows):
     for name, value in arrays.items():
         if name in ("x", "y", "dx", "dy", "d_hs") or name.startswith("kept"):
             picked[name] = np.ascontiguousarray(value[:, rows])
-        elif name in ("h", "c", "d_h", "d_c") or name.startswith("final"):
+        elif name in STATES or name.startswith("final"):
             picked[name] = value[rows]
     return picked
 
@@ -269,7 +272,7 @@ def test_time_in_two_parts(cell, cut, reverse, dtype):
             np.testing.assert_array_equal(np.concatenate(parts), whole[name], err_msg=name)
         elif name.startswith("final"):
             np.testing.assert_array_equal(second[name], whole[name], err_msg=name)
-        elif name in ("d_h", "d_c"):
+        elif name in STATES:
             np.testing.assert_array_equal(first[name], whole[name], err_msg=name)
         else:
             assert relative_error(first[name] + second[name], whole[name]) < 60 * np.finfo(dtype).eps, name

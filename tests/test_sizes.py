@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from cases import CELLS, DTYPES, SOURCES
+from cases import DTYPES, SOURCES
+from cells import CELLS
 
 from fastrnn import Trees, functional, ragged
 from fastrnn.functional import Weights
@@ -69,7 +70,7 @@ def recurrent(cell, directions, lengths, x, dy, table=None, d_table=None, **arra
     """All directions with the same weights; the gradients of the first go to the arrays given."""
     steps = [ragged.ragged(lengths, d == 1) for d in range(directions)]
     initial, d_final, d_hs = [
-        [arrays.pop(n) for n in ns if n in arrays] for ns in (("h", "c"), ("d_h", "d_c"), ["d_hs"])
+        [arrays.pop(n) for n in ns] for ns in (cell.kind.states, [f"d_{state}" for state in cell.kind.states], ["d_hs"])
     ]
     grads = Weights(**{n.removeprefix("d_"): arrays.pop(n) for n in list(arrays) if n.startswith("d_")})
     weights = Weights(**arrays)
@@ -95,11 +96,8 @@ def recursive(cell, K, x, W_ih, W_hh, b_ih, b_hh, d_h, d_W_ih, d_W_hh, d_b_ih, d
 
 def _recurrent(name, source, directions, lengths):
     cell, N = CELLS[name], int(lengths.sum())
-    G, P, rng = len(cell.traits.gates), cell.outputs(H), np.random.default_rng(1)
-    states = {"h": (B, P), "c": (B, H)} if len(cell.traits.states) == 2 else {"h": (B, P)}
-    weights = {"W_ih": (G * H, I), "W_hh": (G * H, P), "b_ih": (G * H,), "b_hh": (G * H,)}
-    weights |= {"W_hr": (P, H)} if cell.projected else {}
-    weights |= {"peephole": (3, H)} if cell.peepholes else {}
+    P, rng = cell.outputs(H), np.random.default_rng(1)
+    states, weights = cell.states(B, H), cell.weights(I, H)
     below = {"x": 0, "tokens": I, "table": V}[source]
     read = {"x": rng.integers(below, size=N) if below else (N, I)} | states | weights | {"dy": (N, directions * P)}
     read |= {"table": (V, I)} if source == "table" else {}
@@ -166,8 +164,8 @@ OPERATIONS = {
     **{f"recurrent {cell} x": _recurrent(cell, "x", 1, LENGTHS) for cell in SOURCES["x"]},
     **{f"recurrent {cell} tokens": _recurrent(cell, "tokens", 1, LENGTHS) for cell in SOURCES["tokens"]},
     **{f"recurrent {cell} table": _recurrent(cell, "table", 1, EQUAL) for cell in SOURCES["table"]},
-    "recurrent lstm-both, both ways": _recurrent("lstm-both", "x", 2, LENGTHS),
-    "recurrent gru-before, both ways": _recurrent("gru-before", "x", 2, EQUAL),
+    "recurrent lstm_all, both ways": _recurrent("lstm_all", "x", 2, LENGTHS),
+    "recurrent gru_reset_before, both ways": _recurrent("gru_reset_before", "x", 2, EQUAL),
     **{
         f"recursive {cell.__name__} {K}": _recursive(cell, K)
         for cell, K in ((ElmanTanh, 0), (ElmanRelu, 2), (LSTM, 0), (LSTM, 2))

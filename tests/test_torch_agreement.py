@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import DTYPES, wide
+from cells import torch_layer
 from hypothesis import given as drawn_from
 from hypothesis import settings
 from hypothesis import strategies as st
 from numerics import assert_close, relative_error, rounding_budget
-from oracles import arrays_of, assert_within, import_torch, normal
-from recurrent_layers import arguments, build, expected_results, results, rows_of, state_in
+from oracles import arrays_of, assert_within, import_torch, normal, state_in
+from recurrent_layers import arguments, build, expected_results, results, rows_of
 
 from fastrnn import GRU, LSTM, RNN, Embedding, GRUCell, Linear, LSTMCell, RNNCell, cross_entropy, optim
 from fastrnn.models import CharLM
@@ -228,9 +229,8 @@ def test_a_hundred_steps_of_training(embedding_size, num_layers, cell, dtype, to
     table = nn.Embedding(V, embedding_size or V, dtype=real)
     if not embedding_size:
         table = nn.Embedding.from_pretrained(torch.eye(V, dtype=real))  # one-hot rows, which are not trained
-    sizes, kinds = (embedding_size or V, 32, num_layers), {"gru": nn.GRU, "lstm": nn.LSTM}
-    rnn = kinds[cell](*sizes, dtype=real) if cell in kinds else nn.RNN(*sizes, cell, dtype=real)
-    clip_norm = 0.25 if cell in kinds else 0.5
+    rnn = torch_layer(torch, cell, embedding_size or V, 32, num_layers, dtype=real)
+    clip_norm = 0.25 if len(lm.rnn.kind.gates) > 1 else 0.5
     model = nn.ModuleDict({"embedding": table, "rnn": rnn, "decoder": nn.Linear(32, V, dtype=real)})
     state = {name: torch.tensor(value) for name, value in lm.parameters.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)

@@ -1,6 +1,7 @@
 """What tests of fastrnn.torch share: modules beside torch's own, and the comparison of all they give."""
 
 import pytest
+from cells import CELLS
 from oracles import import_torch
 
 torch = import_torch()
@@ -11,13 +12,7 @@ import fastrnn.torch as fast  # noqa: E402
 rnn = nn.utils.rnn
 DTYPES = [torch.float32, torch.float64]
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
-KINDS = {
-    "tanh": ("RNN", {}),
-    "relu": ("RNN", {"nonlinearity": "relu"}),
-    "gru": ("GRU", {}),
-    "lstm": ("LSTM", {}),
-    "projected": ("LSTM", {"proj_size": 5}),
-}
+KINDS = {name: cell for name, cell in CELLS.items() if cell.kind.torch and not cell.peepholes}
 kinds = pytest.mark.parametrize("kind", KINDS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 I, H = 17, 33
@@ -25,8 +20,8 @@ I, H = 17, 33
 
 def twins(kind, dtype=torch.float64, sizes=(I, H), cell=False, **options):
     """Our module, and torch's with the same weights."""
-    name, own = KINDS[kind]
-    name += "Cell" if cell else ""
+    module = KINDS[kind].kind.torch
+    name, own = module.name + "Cell" * cell, module.attributes | ({"proj_size": 5} if KINDS[kind].projected else {})
     torch.manual_seed(0)
     ours = getattr(fast, name)(*sizes, **own, **options, dtype=dtype)
     theirs = getattr(nn, name)(*sizes, **own, **options, dtype=dtype)
@@ -46,7 +41,7 @@ def leaves(value):
 def initial(module, B, *, batched=True):
     """Random hx that needs gradients."""
     D, L, dtype = 2 if module.bidirectional else 1, module.num_layers, module.weight_ih_l0.dtype
-    widths = [module.proj_size or module.hidden_size, module.hidden_size][: 2 if isinstance(module, nn.LSTM) else 1]
+    widths = [module.proj_size or module.hidden_size, module.hidden_size][: len(module._kind.states)]
     states = [torch.randn(*((L * D, B, w) if batched else (L * D, w)), dtype=dtype, requires_grad=True) for w in widths]
     return tuple(states) if len(states) == 2 else states[0]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 import fastrnn
-from fastrnn import checkpoint
+from fastrnn import checkpoint, kinds
 from fastrnn.checkpoint import LIMITS
 from fastrnn.cli.program import CHECKPOINT, Bar, Number, checkpoint_file, help_without_command
 from fastrnn.training import loop
@@ -67,7 +67,7 @@ def charlm(context):
 
 @charlm.command(context_settings={"show_default": True})
 @click.argument("text", required=False)
-@click.option("--cell", type=click.Choice(["tanh", "relu", "gru", "lstm"]), default="tanh", help="Recurrent cell.")
+@click.option("--cell", type=click.Choice(kinds.names()), default="tanh", help="Recurrent cell.")
 @click.option("--hidden", type=click.IntRange(*LIMITS["hidden_size"]), default=512, help="Units of a layer.")
 @click.option("--layers", type=click.IntRange(*LIMITS["num_layers"]), default=1, help="Recurrent layers.")
 @click.option(

@@ -4,11 +4,11 @@ import re
 
 import click
 
-import fastrnn
+from fastrnn import kinds
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--cell", type=click.Choice(["tanh", "relu", "gru", "lstm"]), default="lstm", help="Recurrent cell.")
+@click.option("--cell", type=click.Choice(kinds.names()), default="lstm", help="Recurrent cell.")
 @click.option("--hidden", type=click.IntRange(1), default=8, help="Units of a layer.")
 @click.option("--input", "inputs", type=click.IntRange(0), default=5, help="Size of the input at a step.")
 @click.option("--steps", type=click.IntRange(0), help="Length of the sequences.  [default: 5, or the longest]")
@@ -29,19 +29,19 @@ def gradcheck(context, cell, hidden, inputs, layers, bidirectional, proj, peepho
     """
     from fastrnn.gradcheck import check_layer
 
-    if cell != "lstm" and (proj or peepholes):
+    kind = kinds.named(cell)
+    if "proj_size" not in kind.own and (proj or peepholes):
         raise click.UsageError(f"--proj and --peepholes are lstm's, the cell is {cell}")
-    if cell != "gru" and reset_before:
+    if "reset_after" not in kind.options and reset_before:
         raise click.UsageError(f"--reset-before is gru's, the cell is {cell}")
     if lengths is not None and not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", lengths):
         raise click.UsageError(f"--lengths: expected integers, as 5,0,3, got {lengths}")
-    kind = {"gru": fastrnn.GRU, "lstm": fastrnn.LSTM}.get(cell, fastrnn.RNN)
-    own = {"gru": {"reset_after": not reset_before}, "lstm": {"proj_size": proj, "peepholes": peepholes}}
+    own = dict(kind.options) | ({"reset_after": False} if reset_before else {})
+    own |= {"proj_size": proj, "peepholes": peepholes} if proj or peepholes else {}
     try:
-        layer = kind(
-            inputs, hidden, layers, bidirectional=bidirectional, dtype="float64", seed=options["seed"],
-            **own.get(cell, {"nonlinearity": cell}),
-        )  # fmt: skip
+        layer = kind.layer_class(
+            inputs, hidden, layers, bidirectional=bidirectional, dtype="float64", seed=options["seed"], **own
+        )
         counts = None if lengths is None else [int(length) for length in lengths.split(",")]
         report = check_layer(layer, lengths=counts, **options)
     except ValueError as error:

@@ -13,11 +13,9 @@ from fastrnn.gradcheck.report import Report
 from fastrnn.layers.cell import Cell
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
-from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.sequence import Recurrent
 from fastrnn.layers.time_delay import TimeDelay
 from fastrnn.parameters import Parameters
-
-_GATES = {3: "rzn", 4: "ifgo"}  # by their number, as fastrnn's layers order them
 
 
 def check_layer(
@@ -39,7 +37,7 @@ def check_layer(
     layer : one of fastrnn, or any object whose vjp(x) gives an output and its pullback(d_output) -> dx, grads, and
         whose `parameters`, if it has some, are a fastrnn.Parameters; a float32 one is checked as its float64 copy
     x : its input; random if None (of fastrnn's layers)
-    initial : state of recurrent layers and cells, h or (h, c); random if None
+    initial : state of recurrent layers and cells, h or a tuple as (h, c); random if None
     steps, batch : T and B of a random x; 5 and 3, or with `lengths` their maximum and their number, if None
     lengths : (B,) steps of each sequence
     method, tolerance, seed : as of `check`; a layer takes no complex numbers
@@ -153,8 +151,9 @@ def _like(form, leaves):
 
 
 def _input_names(layer, arguments):
-    states = {Recurrent: ("x", "h0", "c0"), Cell: ("x", "h", "c")}
-    known = next((names for kind, names in states.items() if isinstance(layer, kind)), ("x", "initial"))
+    known = ["x", "initial"]
+    if isinstance(layer, (Recurrent, Cell)):
+        known[1:] = [name + "0" * isinstance(layer, Recurrent) for name in layer.state_names]
     return [*known, *(f"input{at}" for at in range(len(known), 64))][: len(list(_leaves(arguments)))]
 
 
@@ -162,9 +161,9 @@ def _named(layer, output):
     """A layer's output as a mapping name -> array."""
     names: Sequence[str] = ("y", *(f"y{at}" for at in range(1, 64)))
     if isinstance(layer, Recurrent):
-        names = ("y", "h_n", "c_n")
+        names = ("y", *(f"{name}_n" for name in layer.state_names))
     elif isinstance(layer, Cell):
-        names = ("h'", "c'")
+        names = [f"{name}'" for name in layer.state_names]
     return dict(zip(names, _leaves(output), strict=False))
 
 
@@ -187,10 +186,8 @@ def _step_blocks(layer, x, lengths):
 
 def _gate_blocks(layer, parameters):
     """Name of a weight or bias -> label -> rows of each gate."""
-    found = {}
-    H = getattr(layer, "hidden_size", 0)
-    for name, value in parameters.items():
-        if isinstance(layer, (Recurrent, Cell)) and name.startswith(("weight_ih", "weight_hh", "bias_")):
-            gates = _GATES.get(len(value) // H, "")
-            found[name] = {f"gate {gate}": np.s_[at * H : at * H + H] for at, gate in enumerate(gates)}
-    return found
+    if not isinstance(layer, (Recurrent, Cell)) or len(layer.kind.gates) == 1:
+        return {}
+    H, gates = layer.hidden_size, layer.kind.gates
+    rows = {f"gate {gate}": np.s_[at * H : at * H + H] for at, gate in enumerate(gates)}
+    return {name: rows for name in parameters if name.startswith(("weight_ih", "weight_hh", "bias_"))}

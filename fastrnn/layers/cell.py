@@ -1,4 +1,4 @@
-"""Single steps of a recurrent cell: torch.nn's constructors, names, shapes and initial values."""
+"""What single steps of recurrent cells have in common."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,20 +6,24 @@ from typing import Any
 import numpy as np
 
 from fastrnn import checks, ragged
-from fastrnn.kernels.cells import lstm
-from fastrnn.layers.stack import ELMAN, GRUS, Stack
+from fastrnn.kinds import Kind
+from fastrnn.layers.stack import Stack
 from fastrnn.parameters import Parameters
 
-State = Any  # h (B, H); for LSTMCell (h, c), where arguments may have None in place of either
+State = Any  # h (B, H); of several, as (h, c) for LSTMCell, a tuple, where arguments may have None for any
 
 _LETTERS = "(B, input_size) or (input_size,)"
 
 
 class Cell(Stack):
-    """All that RNNCell, GRUCell and LSTMCell have in common."""
+    """One step of a layer of a kind; a class derived from it has a constructor to add.
 
-    def __init__(self, cell: type, input_size: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(cell, input_size, hidden_size, [[""]], **options)
+    kind : a row of fastrnn.kinds
+    others : as in fastrnn.RNNCell; options: what further parameters fastrnn.layers.stack.Stack has
+    """
+
+    def __init__(self, kind: Kind, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(kind, input_size, hidden_size, [[""]], **options)
         self._cotangent_names = [f"d{s}" for s in self.state_names]
         self._state_letters = ["(hidden_size,)", "(B, hidden_size)"]  # unbatched, and batched
 
@@ -72,75 +76,3 @@ class Cell(Stack):
             return dx.reshape(shape), self._given(d_initial, shape[:-1]), grads
 
         return state, pullback
-
-
-class RNNCell(Cell):
-    """One step of an RNN of one layer: h' = f(W_ih x + b_ih + W_hh h + b_hh).
-
-    Parameters as in fastrnn.RNN. By name: weight_ih (H, I), weight_hh (H, H), bias_ih (H,), bias_hh (H,).
-
-    Source: conventions of torch.nn.RNNCell. Reference twin: fastrnn.reference.cells.elman.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        *,
-        dtype: Any = "float32",
-        seed: Any = None,
-    ) -> None:
-        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, tuple(ELMAN))
-        super().__init__(ELMAN[nonlinearity], input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
-
-
-class GRUCell(Cell):
-    """One step of a GRU of one layer.
-
-    Parameters as in fastrnn.GRU. By name, the gates r, z, n one after another: weight_ih (3*H, I), weight_hh (3*H, H),
-    bias_ih (3*H,), bias_hh (3*H,).
-
-    Source: conventions of torch.nn.GRUCell. Reference twin: fastrnn.reference.cells.gru.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        reset_after: bool = True,
-        dtype: Any = "float32",
-        seed: Any = None,
-    ) -> None:
-        self.reset_after = checks.flag("reset_after", reset_after)
-        super().__init__(GRUS[self.reset_after], input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
-
-
-class LSTMCell(Cell):
-    """One step of an LSTM of one layer.
-
-    Parameters as in fastrnn.LSTM. By name, the gates i, f, g, o one after another: weight_ih (4*H, I), weight_hh
-    (4*H, H), bias_ih (4*H,), bias_hh (4*H,), with peepholes weight_ch (3, H).
-
-    Source: conventions of torch.nn.LSTMCell. Reference twin: fastrnn.reference.cells.lstm.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        peepholes: bool = False,
-        forget_bias: float | None = None,
-        dtype: Any = "float32",
-        seed: Any = None,
-    ) -> None:
-        self.peepholes = checks.flag("peepholes", peepholes)
-        super().__init__(
-            lstm.LSTM, input_size, hidden_size, bias=bias, peepholes=peepholes, forget_bias=forget_bias, dtype=dtype,
-            seed=seed,
-        )  # fmt: skip

@@ -1,6 +1,7 @@
 """What layers share: parameters with names, and their state dict."""
 
 import inspect
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -44,7 +45,8 @@ class Layer:
 
     def __repr__(self) -> str:
         """The call that makes a layer like this one, without what is the default or about initial values."""
-        constructor = next(c for c in type(self).__mro__ if c.__module__.startswith(f"{__package__}."))
+        exported = vars(sys.modules[__package__])
+        constructor = next((c for c in type(self).__mro__ if exported.get(c.__name__) is c), type(self))
         shown = []
         for name, argument in inspect.signature(constructor).parameters.items():
             value = getattr(self, name, argument.default)

@@ -1,147 +1,10 @@
-"""Recurrent layers: torch.nn's constructors, names, shapes and initial values over the compiled time loop."""
+"""Recurrent layers and their single steps: torch.nn's constructors, names, shapes and initial values."""
 
-import warnings
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from fastrnn import checks
-from fastrnn.kernels.cells import lstm
-from fastrnn.layers.batch import taken
-from fastrnn.layers.stack import ELMAN, GRUS, Stack
-from fastrnn.layers.stream import Stream
-from fastrnn.parameters import Parameters
-from fastrnn.ragged import Packed
-
-Rows = np.ndarray | Packed  # (T, B, width), or as x is laid out
-State = Any  # h (L*D, B, P); for LSTM (h, c), where arguments may have None in place of either
-Lengths = Sequence[int] | np.ndarray | None
-
-_MOST_LAYERS = 1 << 16  # each has a dozen objects, also where it has few numbers
-
-
-class Recurrent(Stack):
-    """All that RNN, GRU and LSTM have in common."""
-
-    def __init__(
-        self,
-        cell: type,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        batch_first: bool,
-        bidirectional: bool,
-        **options: Any,
-    ) -> None:
-        self.num_layers = checks.integer("num_layers", num_layers, 1)
-        checks.integer("num_layers", num_layers, 1, _MOST_LAYERS)
-        self.batch_first = checks.flag("batch_first", batch_first)
-        self.bidirectional = checks.flag("bidirectional", bidirectional)
-        directions = ("", "_reverse") if bidirectional else ("",)
-        suffixes = [[f"_l{k}{direction}" for direction in directions] for k in range(self.num_layers)]
-        super().__init__(cell, input_size, hidden_size, suffixes, **options)
-        if self.dropout and self.num_layers == 1:
-            message = f"dropout: expected 0 with one layer, as it acts between layers, got {self.dropout:g}"
-            warnings.warn(message, UserWarning, stacklevel=3)
-        self._initial_names = [f"{s}0" for s in self.state_names]
-        self._cotangent_names = [f"d{s}_n" for s in self.state_names]
-        states = "2*num_layers" if bidirectional else "num_layers"
-        self._state_letters = [  # unbatched, and batched
-            [f"({states}, {batch}{width})" for width in self._width_letters] for batch in ("", "B, ")
-        ]
-
-    def _arranged(self, x, initial, lengths):
-        """The batch that x is, its rows (N, I), its states, and the steps of each direction."""
-        batch, rows = taken(x, self.batch_first, lengths, self.dtype, self.input_size, "input_size")
-        states = self._taken("initial", self._initial_names, initial, batch)
-        return batch, rows, states, [batch.steps(reverse) for reverse in self._directions]
-
-    def _taken(self, argument, names, value, batch):
-        """A caller's state or its cotangent, checked: arrays (L*D, B, width), the sequences as the rows have them."""
-        leading, letters = (len(self._names), *batch.batch), self._state_letters[len(batch.batch)]
-        return [batch.take_state(s) for s in self.arrays_of(argument, names, value, leading, letters)]
-
-    def _given(self, batch, states):
-        """The state as the caller has it."""
-        return self.state_of([batch.put_state(s) for s in states])
-
-    def _output(self, batch, y, final, activations, return_cells):
-        """What a caller gets."""
-        output = batch.put(y), self._given(batch, final)
-        if return_cells:
-            kept = activations()
-            output += (tuple([{name: batch.put(rows) for name, rows in each.items()} for each in kept]),)
-        return output
-
-    def __call__(
-        self, x: Rows, initial: State = None, *, lengths: Lengths = None, return_cells: bool = False
-    ) -> tuple[Any, ...]:
-        """y and the last state, as `vjp` describes them: inference, nothing is kept and dropout is off."""
-        batch, rows, states, steps = self._arranged(x, initial, lengths)
-        y, final, _, activations = self.run(rows, states, steps, training=False, keep=return_cells)
-        return self._output(batch, y, final, activations, return_cells)
-
-    def vjp(
-        self, x: Rows, initial: State = None, *, lengths: Lengths = None, return_cells: bool = False
-    ) -> tuple[tuple[Any, ...], Callable[..., tuple[Rows, State, Parameters]]]:
-        """(y, state), or (y, state, cells), and pullback(dy=None, d_state=None, grads=None) -> dx, d_initial, grads.
-
-        Parameters
-        ----------
-        x : (T, B, I), with batch_first (B, T, I), unbatched (T, I), or a Packed of data (N, I); any size may be 0
-        initial : h0 (L*D, B, P), unbatched (L*D, P), zeros if None; for LSTM (h0, c0), c0 (L*D, B, H), either may be
-            None
-        lengths : (B,) steps of each sequence, integers 0..T in any order, for all T if None; not with a Packed
-        return_cells : give `cells` too
-
-        y is (T, B, D*P), laid out as x is: h of the last layer, the directions side by side. The state is h_n, or
-        (h_n, c_n), like `initial`: after the last step of each sequence; the reverse direction starts at a sequence's
-        own end. Beyond a sequence's length x is not read, and y, cells and dx are 0.
-
-        cells is a tuple with a dict for each layer and direction, in the order of the states: h (T, B, P) and, each
-        (T, B, H), the gates and other states by name (LSTM: i, f, g, o, c; GRU: r, z, n; RNN: none).
-
-        The pullback's arguments are cotangents of y and of the state (for LSTM a pair, either may be None; None for
-        zeros) and, optionally, the Parameters to write. It uses x, y and the weights as they then are: call it before
-        they change.
-
-        Raises ValueError: `x: expected shape (T, B, input_size) or (T, input_size) = (50, 32, 64), got (50, 32, 65)`,
-        `h0: expected shape (num_layers, B, hidden_size) = (1, 32, 128), got (1, 16, 128)`,
-        `lengths: expected 0 <= length <= 50, got 51`, `initial: expected (h0, c0), got ndarray`;
-        TypeError: `x: expected dtype float32, got float64`.
-        Cost, N steps in all, G gates: 2*N*G*H*(I+P) flop a layer and direction, twice that backward; h and the cells
-        are kept. Lengths cost what their sum does. Reference twin: fastrnn.reference.recurrent.
-        """
-        batch, rows, states, steps = self._arranged(x, initial, lengths)
-        y, final, backward, activations = self.run(rows, states, steps, training=True)
-
-        def pullback(dy=None, d_state=None, grads=None):
-            if dy is not None:
-                dy = batch.take("dy", dy, self.dtype, y.shape[1])
-            d_final = self._taken("d_state", self._cotangent_names, d_state, batch)
-            grads = self.parameters.gradients(grads)
-            dx, d_initial = backward(dy, d_final, grads)
-            return batch.put(dx), self._given(batch, d_initial), grads
-
-        return self._output(batch, y, final, activations, return_cells), pullback
-
-    def stream(self, batch_size: int | None = None) -> Stream:
-        """The layer step by step, from a state of zeros: `y = stream(x)` takes microseconds.
-
-        batch_size : B; without, x is (I,) and y (P,), instead of (B, I) and (B, P)
-
-        Raises ValueError: `stream: expected a layer in one direction, got a bidirectional one`. Dropout is off.
-        """
-        checks.one_direction("stream", self.bidirectional)
-        batch = () if batch_size is None else (checks.integer("batch_size", batch_size, 1),)
-        checks.addressable("batch_size", (self.num_layers, *batch, self.hidden_size), self.dtype.itemsize)
-        return Stream(self, batch)
-
-    def _checked_state(self, value: State, batch: tuple[int, ...]) -> list[np.ndarray]:
-        """The arrays (L, *batch, width) of the state of a layer in one direction, zeros for None."""
-        leading, letters = (self.num_layers, *batch), self._state_letters[len(batch)]
-        return self.arrays_of("state", self.state_names, value, leading, letters)
+from fastrnn import checks, kinds
+from fastrnn.layers.cell import Cell
+from fastrnn.layers.sequence import Recurrent
 
 
 class RNN(Recurrent):
@@ -181,10 +44,10 @@ class RNN(Recurrent):
         dtype: Any = "float32",
         seed: Any = None,
     ) -> None:
-        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, tuple(ELMAN))
+        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, kinds.choices("RNN", "nonlinearity"))
         super().__init__(
-            ELMAN[nonlinearity], input_size, hidden_size, num_layers, batch_first, bidirectional,
-            bias=bias, dropout=dropout, dtype=dtype, seed=seed,
+            kinds.chosen("RNN", nonlinearity=nonlinearity), input_size, hidden_size, num_layers, batch_first,
+            bidirectional, bias=bias, dropout=dropout, dtype=dtype, seed=seed,
         )  # fmt: skip
 
 
@@ -222,8 +85,8 @@ class GRU(Recurrent):
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
         super().__init__(
-            GRUS[self.reset_after], input_size, hidden_size, num_layers, batch_first, bidirectional,
-            bias=bias, dropout=dropout, dtype=dtype, seed=seed,
+            kinds.chosen("GRU", reset_after=self.reset_after), input_size, hidden_size, num_layers, batch_first,
+            bidirectional, bias=bias, dropout=dropout, dtype=dtype, seed=seed,
         )  # fmt: skip
 
 
@@ -266,6 +129,81 @@ class LSTM(Recurrent):
     ) -> None:
         self.peepholes = checks.flag("peepholes", peepholes)
         super().__init__(
-            lstm.LSTM, input_size, hidden_size, num_layers, batch_first, bidirectional, bias=bias, dropout=dropout,
-            proj_size=proj_size, peepholes=peepholes, forget_bias=forget_bias, dtype=dtype, seed=seed,
+            kinds.chosen("LSTM"), input_size, hidden_size, num_layers, batch_first, bidirectional, bias=bias,
+            dropout=dropout, proj_size=proj_size, per_unit=self.peepholes, forget_bias=forget_bias,
+            dtype=dtype, seed=seed,
+        )  # fmt: skip
+
+
+class RNNCell(Cell):
+    """One step of an RNN of one layer: h' = f(W_ih x + b_ih + W_hh h + b_hh).
+
+    Parameters as in fastrnn.RNN. By name: weight_ih (H, I), weight_hh (H, H), bias_ih (H,), bias_hh (H,).
+
+    Source: conventions of torch.nn.RNNCell. Reference twin: fastrnn.reference.cells.elman.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+    ) -> None:
+        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, kinds.choices("RNN", "nonlinearity"))
+        kind = kinds.chosen("RNN", nonlinearity=nonlinearity)
+        super().__init__(kind, input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
+
+
+class GRUCell(Cell):
+    """One step of a GRU of one layer.
+
+    Parameters as in fastrnn.GRU. By name, the gates r, z, n one after another: weight_ih (3*H, I), weight_hh (3*H, H),
+    bias_ih (3*H,), bias_hh (3*H,).
+
+    Source: conventions of torch.nn.GRUCell. Reference twin: fastrnn.reference.cells.gru.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        reset_after: bool = True,
+        dtype: Any = "float32",
+        seed: Any = None,
+    ) -> None:
+        self.reset_after = checks.flag("reset_after", reset_after)
+        kind = kinds.chosen("GRU", reset_after=self.reset_after)
+        super().__init__(kind, input_size, hidden_size, bias=bias, dtype=dtype, seed=seed)
+
+
+class LSTMCell(Cell):
+    """One step of an LSTM of one layer.
+
+    Parameters as in fastrnn.LSTM. By name, the gates i, f, g, o one after another: weight_ih (4*H, I), weight_hh
+    (4*H, H), bias_ih (4*H,), bias_hh (4*H,), with peepholes weight_ch (3, H).
+
+    Source: conventions of torch.nn.LSTMCell. Reference twin: fastrnn.reference.cells.lstm.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        peepholes: bool = False,
+        forget_bias: float | None = None,
+        dtype: Any = "float32",
+        seed: Any = None,
+    ) -> None:
+        self.peepholes = checks.flag("peepholes", peepholes)
+        super().__init__(
+            kinds.chosen("LSTM"), input_size, hidden_size, bias=bias, per_unit=self.peepholes, forget_bias=forget_bias,
+            dtype=dtype, seed=seed,
         )  # fmt: skip

@@ -7,16 +7,15 @@ import numpy as np
 
 from fastrnn import checks, functional
 from fastrnn.functional import Weights
-from fastrnn.kernels.cells import TRAITS
-from fastrnn.kernels.cells.lstm import LSTM
+from fastrnn.functional.recursive import CELLS as TAGS
+from fastrnn.kinds import KINDS
 from fastrnn.layers.layer import Layer
-from fastrnn.layers.stack import ELMAN
 from fastrnn.parameters import Parameters
 from fastrnn.trees import Trees
 
 State = Any  # h (N, H); for cell="lstm" (h, c)
 
-CELLS = {**ELMAN, "lstm": LSTM}
+CELLS = {KINDS[tag].name: KINDS[tag] for tag in TAGS}
 
 
 class Recursive(Layer):
@@ -71,8 +70,8 @@ class Recursive(Layer):
         self.children = checks.children("children", children)
         self.bias = checks.flag("bias", bias)
         self._K = 0 if self.children == "sum" else int(self.children)
-        self.state_names = TRAITS[CELLS[cell]].states
-        G, K = len(TRAITS[CELLS[cell]].gates), max(self._K, 1)
+        kind, K = CELLS[cell], max(self._K, 1)
+        self.state_names, G = kind.states, len(kind.gates)
         forgets = (K - 1) * (len(self.state_names) - 1)  # more than one
         shapes: dict[str, tuple[int, ...]] = {"weight_ih": (G * H, self.input_size)}
         shapes |= {"weight_hh": ((G + forgets) * H, K * H)}
@@ -82,12 +81,12 @@ class Recursive(Layer):
 
     def _weights(self, parameters):
         views = parameters.views()
-        return Weights(*[views.get(name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")])
+        return Weights(*[views.get(name) for name in CELLS[self.cell].parameters])
 
     def _run(self, x, trees, keep):
         checks.instance("trees", trees, Trees)
         x = checks.array("x", x, self.dtype, len(trees), self.input_size, letters="(N, input_size)")
-        return functional.recursive(CELLS[self.cell], x, trees, self._weights(self.parameters), self._K, keep)
+        return functional.recursive(CELLS[self.cell].tag, x, trees, self._weights(self.parameters), self._K, keep)
 
     def _given(self, state):
         """The state as the caller has it."""

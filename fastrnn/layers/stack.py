@@ -7,9 +7,7 @@ import numpy as np
 
 from fastrnn import checks, flow, functional
 from fastrnn.functional import Weights
-from fastrnn.kernels.cells import TRAITS
-from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
-from fastrnn.kernels.cells.gru import GRU, GRUResetBefore
+from fastrnn.kinds import KINDS, Kind
 from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.layer import Layer
 from fastrnn.ragged import Steps
@@ -17,28 +15,25 @@ from fastrnn.ragged import Steps
 States = tuple[np.ndarray, ...]  # h, and what else a cell carries
 Activations = dict[str, np.ndarray]
 
-ELMAN = {"tanh": ElmanTanh, "relu": ElmanRelu}  # by nonlinearity
-GRUS = {True: GRU, False: GRUResetBefore}  # by reset_after
-
-_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch")  # in the order of Weights
-
 
 class Stack(Layer):
-    """Layers of one cell in D directions; h has P columns and other states have H.
+    """Layers of one kind in D directions; h has P columns and other states have H.
 
+    kind : a row of fastrnn.kinds
     suffixes : of the parameters' names: for each layer, one for each direction
+    per_unit : have the kind's per-unit weights
     further parameters : as in fastrnn.LSTM
     """
 
     def __init__(
         self,
-        cell: type,
+        kind: Kind,
         input_size: int,
         hidden_size: int,
         suffixes: Sequence[Sequence[str]],
-        bias: bool,
+        bias: bool = True,
         proj_size: int = 0,
-        peepholes: bool = False,
+        per_unit: bool = False,
         forget_bias: float | None = None,
         dropout: float = 0.0,
         dtype: Any = "float32",
@@ -49,33 +44,41 @@ class Stack(Layer):
         self.bias = checks.flag("bias", bias)
         self.proj_size = checks.integer("proj_size", proj_size, 0, H - 1)
         P = self.proj_size or H
-        traits, D = TRAITS[cell], len(suffixes[0])
-        GH, self._names = len(traits.gates) * H, []
-        shapes: dict[str, tuple[int, ...]] = {}
+        GH, D = len(kind.gates) * H, len(suffixes[0])
+        self._names, shapes = [], {}
+        biases = (GH,) if bias else None
         for k, directions in enumerate(suffixes):
-            own: dict[str, tuple[int, ...]] = {"weight_ih": (GH, D * P if k else self.input_size), "weight_hh": (GH, P)}
-            own |= {"bias_ih": (GH,), "bias_hh": (GH,)} if bias else {}
-            own |= {"weight_hr": (P, H)} if P < H else {}
-            own |= {"weight_ch": (3, H)} if peepholes else {}
+            own = [  # in the order of Weights; None for what there is not
+                (GH, D * P if k else self.input_size), (GH, P), biases, biases, (P, H) if P < H else None,
+                (3, H) if per_unit else None,
+            ]  # fmt: skip
             for suffix in directions:
-                shapes |= {name + suffix: shape for name, shape in own.items()}
-                self._names.append([name + suffix if name in own else None for name in _NAMES])
+                named = [(name + suffix, shape) for name, shape in zip(kind.parameters, own, strict=True)]
+                shapes |= {name: shape for name, shape in named if shape}
+                self._names.append([name if shape else None for name, shape in named])
         super().__init__(shapes, dtype)
-        others = len(traits.states) - 1
-        self._cell, self._directions = cell, (False, True)[:D]
+        others = len(kind.states) - 1
+        self._cell, self._directions = kind.tag, (False, True)[:D]
         self._bound: tuple[dict[str, np.ndarray] | None, list[Weights], list[functional.Bound]] = None, [], []
-        self.state_names, self._widths = traits.states, (P, *[H] * others)
+        self.state_names, self._widths = kind.states, (P, *[H] * others)
         self._width_letters = ("proj_size" if P < H else "hidden_size", *["hidden_size"] * others)
         generator = checks.generator(seed)
         self.parameters.flat[:] = generator.uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
         if not bias:
             checks.absent("forget_bias", forget_bias, "without bias")
         elif forget_bias is not None:
+            start = kind.gates.index("f") * H
             for weights in self._weights(self.parameters):
-                weights.b_ih[H : 2 * H], weights.b_hh[H : 2 * H] = checks.number("forget_bias", forget_bias, -np.inf), 0
+                weights.b_ih[start : start + H] = checks.number("forget_bias", forget_bias, -np.inf)
+                weights.b_hh[start : start + H] = 0
         checks.number("dropout", dropout, 0.0, 1.0)
         self._dropout = Dropout(dropout, seed=generator.spawn(1)[0])
         self.dropout = self._dropout.p
+
+    @property
+    def kind(self) -> Kind:
+        """The row of fastrnn.kinds."""
+        return KINDS[self._cell]
 
     def _weights(self, parameters):
         """Weights, or gradients, for each layer and direction."""

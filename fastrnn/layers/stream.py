@@ -9,7 +9,7 @@ from fastrnn import checks, functional
 from fastrnn.parameters import Parameters
 
 if TYPE_CHECKING:
-    from fastrnn.layers.recurrent import Recurrent
+    from fastrnn.layers.sequence import Recurrent
 
 
 class Stream:

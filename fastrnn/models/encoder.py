@@ -1,36 +1,27 @@
 """Sequences of tokens or of vectors, in one packed batch, through an embedding and recurrent layers."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from fastrnn import checks, functional
-from fastrnn.layers import GRU, LSTM, RNN, Embedding
+from fastrnn.kinds import named
+from fastrnn.layers import Embedding
 from fastrnn.layers.batch import Ragged
 from fastrnn.layers.batch import packed as batch_of
+from fastrnn.layers.sequence import Recurrent
 from fastrnn.models.model import Groups
 from fastrnn.ragged import Packed
 
-CELLS: dict[str, Callable[..., RNN | GRU | LSTM]] = {
-    "tanh": RNN,
-    "relu": partial(RNN, nonlinearity="relu"),
-    "gru": GRU,
-    "lstm": LSTM,
-}
 
-
-def layers(
-    cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, **options: Any
-) -> RNN | GRU | LSTM:
+def layers(cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, **options: Any) -> Recurrent:
     """A model's layers; a single one is made without dropout, which acts between layers, and before the model's head.
 
     Raises ValueError: `cell: expected one of tanh, relu, gru, lstm, got 'LSTM'`.
     """
-    checks.choice("cell", cell, tuple(CELLS))
-    between = dropout if checks.integer("num_layers", num_layers, 1) > 1 else 0.0
-    return CELLS[cell](input_size, hidden_size, num_layers, dropout=between, **options)
+    kind, between = named(cell), dropout if checks.integer("num_layers", num_layers, 1) > 1 else 0.0
+    return kind.layer_class(input_size, hidden_size, num_layers, dropout=between, **kind.options, **options)
 
 
 Sequences = Packed | np.ndarray | Sequence[np.ndarray]  # an array's first axis counts the sequences

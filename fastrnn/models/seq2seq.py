@@ -94,15 +94,17 @@ class Seq2Seq(Model):
         attention = checks.flag("attention", attention)
         U = self.num_source = checks.integer("num_source", num_source, 1)
         V = self.num_target = checks.integer("num_target", num_target, 1)
-        seeds = checks.generator(seed).spawn(11)
+        generator = checks.generator(seed)
+        seeds = generator.spawn(11)
         options: Options = {"embedding_size": embedding_size, "cell": cell, "hidden_size": hidden_size}
         options |= {"num_layers": num_layers, "dropout": dropout, "dtype": dtype}
         self._encoder = Encoder(num_tokens=U, bidirectional=bidirectional, seeds=seeds[:2], **options)
         self._decoder = Encoder(num_tokens=V + 1, seeds=seeds[2:4], **options)
         rnn, H, two = self._encoder.rnn, self._encoder.rnn.hidden_size, self._encoder.rnn.bidirectional
+        further = generator.spawn(max(len(rnn.state_names) - 2, 0))  # than h's and c's
         self._bridges = {
             f"bridge.{name}": Linear(2 * H, H, dtype=dtype, seed=own) if two else None
-            for name, own in zip(rnn.state_names, seeds[4:6], strict=False)
+            for name, own in zip(rnn.state_names, [*seeds[4:6], *further], strict=False)
         }
         self._memory = Linear(2 * H, H, False, dtype=dtype, seed=seeds[6]) if two and attention else None
         self._attention = Linear(2 * H, H, False, dtype=dtype, seed=seeds[7]) if attention else None

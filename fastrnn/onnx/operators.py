@@ -1,7 +1,7 @@
 """What ONNX's operators RNN, GRU and LSTM differ in from fastrnn's layers of these names.
 
-ONNX has the gates of a GRU as z, r, h, those of an LSTM as i, o, f, c and its peepholes as i, o, f; a first axis of
-W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H) and P (D, 3*H) counts the directions, and B is b_ih, then b_hh.
+The gates have an order of their own, which fastrnn.kinds says, and an LSTM's peepholes are those of i, o, f; a first
+axis of W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H) and P (D, 3*H) counts the directions, and B is b_ih, then b_hh.
 
 Source: the operator specification, https://onnx.ai/onnx/operators, of versions 7 to 22, which agree in all this.
 """
@@ -10,16 +10,13 @@ import math
 
 import numpy as np
 
-# Where each of ONNX's gates lies in our order.
-GATES: dict[str, tuple[int, ...]] = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
-PEEPHOLES = (0, 2, 1)
+from fastrnn.kinds import KINDS, Kind
 
-# The only ones that we have, in lower case, but for an RNN's, which may be relu.
-ACTIVATIONS: dict[str, tuple[str, ...]] = {
-    "RNN": ("tanh",),
-    "GRU": ("sigmoid", "tanh"),
-    "LSTM": ("sigmoid", "tanh", "tanh"),
-}
+PEEPHOLES = (0, 2, 1)  # where each of ONNX's lies in our order
+
+# The kinds that each operator computes; the first one's activations are the operator's if none are said.
+_OURS = [(kind.onnx.name, kind) for kind in KINDS.values() if kind.onnx]
+OPERATORS: dict[str, list[Kind]] = {name: [kind for own, kind in _OURS if own == name] for name, _ in _OURS}
 
 
 def saturation(activation: str, dtype: np.dtype) -> float:

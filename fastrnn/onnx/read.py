@@ -11,9 +11,9 @@ from onnx import helper, inliner
 
 from fastrnn import checks
 from fastrnn.exchange import layer_of, reordered
-from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.layers.sequence import Recurrent
 from fastrnn.onnx.constants import STANDARD, Constants, bodies, one_line, operator
-from fastrnn.onnx.operators import ACTIVATIONS, GATES, PEEPHOLES, saturation
+from fastrnn.onnx.operators import OPERATORS, PEEPHOLES, saturation
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 WEIGHTS = ("W", "R", "B", "P")
@@ -29,7 +29,7 @@ class Node(NamedTuple):
     """
 
     name: str  # as `load` calls it
-    layer: RNN | GRU | LSTM  # one layer; batch_first where the node's layout is 1
+    layer: Recurrent  # one layer; batch_first where the node's layout is 1
     reverse: bool
     initial: Any  # where constant, the first state: h (D, B, H), for LSTM (h, c), of which either may be None
     lengths: np.ndarray | None  # sequence_lens (B,), where constant
@@ -87,7 +87,7 @@ def load(model: str | PathLike[str] | onnx.ModelProto, node: str | None = None) 
     whole = _whole(label, model)
     opset = max((each.version for each in whole.opset_import if each.domain in STANDARD), default=1)
     everything = [*_walk(whole.graph, Constants(whole.graph, opset))]
-    found = [each for each in everything if any(kind in f"{each[1].op_type}" for kind in GATES)]
+    found = [each for each in everything if any(name in f"{each[1].op_type}" for name in OPERATORS)]
     checks.some(label, "nodes RNN, GRU or LSTM", found, Counter(operator(each) for _, each, _ in everything))
     if node is not None:
         checks.choice("node", node, [name for name, *_ in found])
@@ -117,22 +117,15 @@ def _walk(graph, constants, prefix="") -> Iterator[tuple[str, onnx.NodeProto, Co
 
 def _read(name, node, constants):
     label = f"node {name!r}"
-    kind = checks.choice(f"{label}: operator", operator(node), tuple(GATES))
+    kinds = OPERATORS[checks.choice(f"{label}: operator", operator(node), tuple(OPERATORS))]
     attributes = [each for each in node.attribute if each.name in ATTRIBUTES]
     settings = {each.name: _text(helper.get_attribute_value(each)) for each in attributes}
     direction = settings.get("direction", "forward")
     checks.choice(f"{label}: direction", direction, ("forward", "reverse", "bidirectional"))
     checks.only(f"{label}: input_forget", settings.get("input_forget", 0), 0)
     batch_first = checks.integer(f"{label}: layout", settings.get("layout", 0), 0, 1) == 1
-    D, options = 2 if direction == "bidirectional" else 1, {"batch_first": batch_first}
-    own = ACTIVATIONS[kind]
-    activations = [str(each).lower() for each in settings.get("activations") or own * D]  # names in any case
-    if kind == "RNN":
-        options["nonlinearity"] = checks.choice(f"{label}: activations", activations[0], ("tanh", "relu"))
-        own = (activations[0],)
-    checks.only(f"{label}: activations", activations, [*own] * D)
-    if kind == "GRU":
-        options["reset_after"] = settings.get("linear_before_reset", 0) != 0
+    D = 2 if direction == "bidirectional" else 1
+    kind = _kind(label, kinds, settings, D)
 
     found = {place: constants.find(each) for place, each in zip(INPUTS, node.input, strict=False) if each}
     weights = {}
@@ -143,8 +136,9 @@ def _read(name, node, constants):
             weights[place] = value
     dtype = checks.dtype(weights["W"].dtype, f"{label}: W")
     if "clip" in settings:
-        checks.number(f"{label}: clip", settings["clip"], max(saturation(each, dtype) for each in own))
-    layer = layer_of(kind, [_parts(kind, label, D, weights)], dtype=dtype, **options)
+        least = max(saturation(each, dtype) for each in kind.onnx.activations)
+        checks.number(f"{label}: clip", settings["clip"], least)
+    layer = layer_of(kind, [_parts(kind, label, D, weights)], dtype=dtype, batch_first=batch_first)
     checks.only(f"{label}: hidden_size", settings.get("hidden_size", layer.hidden_size), layer.hidden_size)
 
     held = {ours: found.get(place, (None, ""))[0] for place, ours in STATES.items()}
@@ -152,6 +146,18 @@ def _read(name, node, constants):
     states = [_state(f"{label}: initial_{s}", held[f"{s}0"], layer, D) for s in layer.state_names]
     initial = None if all(s is None for s in states) else layer.state_of(states)
     return Node(name, layer, direction == "reverse", initial, held["lengths"], computed)
+
+
+def _kind(label, kinds, settings, D):
+    """Of the kinds that an operator computes the one that its settings choose."""
+    known = list(dict.fromkeys(kind.onnx.activations for kind in kinds))
+    found = [str(each).lower() for each in settings.get("activations") or known[0] * D]  # names in any case
+    own = known[0]
+    if len(known) > 1:
+        own = (checks.choice(f"{label}: activations", found[0], [name for (name,) in known]),)
+    checks.only(f"{label}: activations", found, [*own] * D)
+    attributes = {"linear_before_reset": int(settings.get("linear_before_reset", 0) != 0)}
+    return next(k for k in kinds if k.onnx.activations == own and k.onnx.attributes.items() <= attributes.items())
 
 
 def _text(value):
@@ -163,7 +169,7 @@ def _text(value):
 
 def _parts(kind, label, D, weights):
     """The parameters of each direction."""
-    order = GATES[kind]
+    order = kind.order("onnx")
     G, back = len(order), np.argsort(order)
     H = checks.rank(f"{label}: R", weights["R"], "(num_directions, G*H, H)", 3, 3).shape[2]
     I = checks.rank(f"{label}: W", weights["W"], "(num_directions, G*H, I)", 3, 3).shape[2]

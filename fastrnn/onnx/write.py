@@ -7,15 +7,15 @@ import onnx
 from onnx import helper, numpy_helper
 
 from fastrnn import checks
-from fastrnn.exchange import KINDS, parts_of, reordered
-from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.exchange import classes, parts_of, reordered
+from fastrnn.layers.sequence import Recurrent
 from fastrnn.models import CharLM
-from fastrnn.onnx.operators import GATES, PEEPHOLES
+from fastrnn.onnx.operators import OPERATORS, PEEPHOLES
 
 OPSET, IR_VERSION = 17, 8  # of onnx 1.12: old enough for every runtime in use
 
 
-def export(layer: RNN | GRU | LSTM | CharLM, path: str | PathLike[str] | None = None) -> onnx.ModelProto:
+def export(layer: Recurrent | CharLM, path: str | PathLike[str] | None = None) -> onnx.ModelProto:
     """A layer, or a character model, as an ONNX model, which is saved if a path is given.
 
     Inputs and outputs have the names and shapes of the layer's, T and B being open: x (T, B, I), with batch_first
@@ -34,8 +34,9 @@ def export(layer: RNN | GRU | LSTM | CharLM, path: str | PathLike[str] | None = 
     TypeError: `layer: expected RNN, GRU, LSTM, CharLM, got Linear`.
     Source: ONNX operator set 17. Inverse: `load`.
     """
-    kind = checks.kind("layer", layer, {**KINDS, "CharLM": CharLM})
+    kind = checks.kind("layer", layer, {**classes("onnx"), "CharLM": CharLM})
     rnn = layer.rnn if kind == "CharLM" else layer
+    checks.kind("layer", rnn, classes("onnx"))
     checks.only("proj_size", rnn.proj_size, 0)
     graph = _Graph(rnn.dtype)
     if kind == "CharLM":
@@ -125,9 +126,8 @@ def _stack(graph, rnn, x, y):
 
 
 def _operator(graph, rnn, k, directions, x, initial, outputs):
-    """RNN, GRU or LSTM of layer k."""
-    kind = checks.kind("layer", rnn, KINDS)
-    order = GATES[kind]
+    """The operator of layer k."""
+    kind, order = rnn.kind.onnx, rnn.kind.order("onnx")
     stacks = {
         "W": [reordered(part["weight_ih"], order) for part in directions],
         "R": [reordered(part["weight_hh"], order) for part in directions],
@@ -139,11 +139,9 @@ def _operator(graph, rnn, k, directions, x, initial, outputs):
         stacks["P"] = [reordered(part["weight_ch"], PEEPHOLES).reshape(-1) for part in directions]
     given = {name: graph.constant(f"{name}_l{k}", np.stack(stack)) for name, stack in stacks.items()}
     options = {"direction": "bidirectional" if rnn.bidirectional else "forward", "hidden_size": rnn.hidden_size}
-    if kind == "RNN":
-        options["activations"] = [rnn.nonlinearity.capitalize()] * len(directions)
-    if kind == "GRU":
-        options["linear_before_reset"] = int(rnn.reset_after)
+    if any(each.onnx.activations != kind.activations for each in OPERATORS[kind.name]):
+        options["activations"] = [name.capitalize() for name in kind.activations] * len(directions)
     inputs = [x, given["W"], given["R"], given.get("B", ""), "", *initial]
     if "P" in given:
         inputs.append(given["P"])
-    graph.node(kind, inputs, outputs, **options)
+    graph.node(kind.name, inputs, outputs, **options, **kind.attributes)

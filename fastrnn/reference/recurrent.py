@@ -1,4 +1,4 @@
-"""A stack of recurrent layers, in one direction or in both. Twin of fastrnn.layers.recurrent.
+"""A stack of recurrent layers, in one direction or in both. Twin of fastrnn.layers.sequence.
 
 `cells` holds, for each of L layers, a list of D cells: forwards, and in reverse where D = 2. A layer's output has the
 directions side by side, and is what the next layer reads. States (L*D, B, .) have a layer's directions one after

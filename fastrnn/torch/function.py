@@ -10,21 +10,23 @@ from torch import Tensor, nn
 
 from fastrnn import checks, flow, functional, threads
 from fastrnn.functional import Weights
-from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh
-from fastrnn.kernels.cells.gru import GRU
-from fastrnn.kernels.cells.lstm import LSTM
+from fastrnn.kinds import KINDS, Kind
 from fastrnn.ragged import Steps
 from fastrnn.torch.tensors import DTYPES, array, batched, fit
 
 _EMPTY = torch.empty(0)
-_CELLS = {"tanh": ElmanTanh, "relu": ElmanRelu, "gru": GRU, "lstm": LSTM}
-_TORCH = {"tanh": torch._VF.rnn_tanh, "relu": torch._VF.rnn_relu, "gru": torch._VF.gru, "lstm": torch._VF.lstm}
+
+
+# What torch's modules have as their `mode`: RNN_TANH, RNN_RELU, GRU, LSTM.
+MODES = {
+    kind: "_".join([kind.torch.name, *kind.torch.attributes.values()]).upper() for kind in KINDS.values() if kind.torch
+}
 
 
 class Layer(NamedTuple):
     """What a layer is besides its tensors."""
 
-    kind: str  # "tanh", "relu", "gru" or "lstm"
+    kind: Kind  # one that torch has
     bias: bool
     shapes: Sequence[tuple[int, ...]]  # of the weights of every direction
     steps: Sequence[Steps]  # of each direction
@@ -50,7 +52,7 @@ class Layer(NamedTuple):
     def states(self) -> list[tuple[int, int]]:
         """The shape (B, width) of every state."""
         B, (GH, P) = len(self.steps[0].lengths), self.shapes[1]
-        return [(B, P), (B, GH // 4)] if self.kind == "lstm" else [(B, P)]
+        return [(B, P), *[(B, GH // len(self.kind.gates))] * (len(self.kind.states) - 1)]
 
 
 # Of a module, by the layer's index: where its weights lay at the last call, and these as kernels take them. To look at
@@ -70,7 +72,7 @@ def _bound(layer, weights):
     elif (last := known.get(layer.index)) is not None and last[0] == places:
         return last[1]
     arrays = [array(w) for w in weights]
-    own = [functional.bound(_CELLS[layer.kind], each) for each in layer.by_direction(arrays)]
+    own = [functional.bound(layer.kind.tag, each) for each in layer.by_direction(arrays)]
     if None not in places:
         known[layer.index] = places, own
     return own
@@ -163,8 +165,8 @@ def _through_torch(layer, x, states, weights, needs, cotangents):
     count = torch.from_numpy(np.sort(layer.steps[0].count)[::-1].copy())
     with torch.enable_grad():
         hx = states or [x.new_zeros(len(layer.steps), *shape) for shape in layer.states()]
-        outputs = _TORCH[layer.kind](
-            x.reshape(-1, x.shape[-1]), count, tuple(hx) if layer.kind == "lstm" else hx[0], weights, layer.bias,
+        outputs = getattr(torch._VF, MODES[layer.kind].lower())(
+            x.reshape(-1, x.shape[-1]), count, tuple(hx) if len(hx) > 1 else hx[0], weights, layer.bias,
             1, 0.0, False, len(layer.steps) == 2,
         )  # fmt: skip
         pairs = [(o.reshape(d.shape), d) for o, d in zip(outputs, cotangents, strict=True) if d is not None]

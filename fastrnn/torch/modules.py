@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn import ragged
-from fastrnn.torch.function import Layer
+from fastrnn import kinds, ragged
+from fastrnn.kinds import Kind
+from fastrnn.torch.function import MODES, Layer
 from fastrnn.torch.packed import packed_like, steps_of
 from fastrnn.torch.tensors import check_storage, eager, fit, ordinary
 
@@ -41,7 +42,6 @@ def _weights(module: nn.RNNBase) -> Sequence[Any]:
 
 
 _CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-_GATES = {"tanh": 1, "relu": 1, "gru": 3, "lstm": 4}
 
 
 @lru_cache(maxsize=512, typed=True)
@@ -52,17 +52,17 @@ def _shapes(
 
     count : how many weights there are; shapes for many more would be of no use
     """
-    sizes, G = (input_size, hidden_size, num_layers), _GATES.get(kind)
+    sizes = input_size, hidden_size, num_layers
     if (
-        G is None
+        kind is None
         or any(type(size) is not int or size < 1 for size in sizes)
         or any(type(switch) is not bool for switch in (bias, bidirectional, *switches))
         or type(proj_size) is not int
-        or not 0 <= proj_size < (hidden_size if kind == "lstm" else 1)
+        or not 0 <= proj_size < (hidden_size if "proj_size" in kind.own else 1)
         or not (type(dropout) in (int, float) and 0 <= dropout <= 1)
     ):
         return None
-    D, GH, P = 2 if bidirectional else 1, G * hidden_size, proj_size or hidden_size
+    D, GH, P = 2 if bidirectional else 1, len(kind.gates) * hidden_size, proj_size or hidden_size
     others = [(GH, P), *[(GH,)] * (2 * bias), *[(P, hidden_size)] * (proj_size > 0)]
     first, later = [(GH, input_size), *others] * D, [(GH, D * P), *others] * D
     return tuple(first + later * min(num_layers - 1, count))
@@ -112,7 +112,7 @@ class _Recurrent(_Fast):
         )  # fmt: skip
         if shapes is None or not ordinary(x):
             return None
-        widths = (P or H, H) if kind == "lstm" else (H,)
+        widths = (P or H, *[H] * (len(kind.states) - 1))
         states, x_shape, rank, D = _given(hx, len(widths)), x.shape, x.dim(), 2 if bidirectional else 1
         if states is None or rank not in ((2,) if packed else (2, 3)) or x_shape[-1] != self.input_size or 0 in x_shape:
             return None
@@ -152,7 +152,7 @@ class _Recurrent(_Fast):
             y, final = y.squeeze(1), [s.squeeze(1) for s in final]
         elif self.batch_first:
             y = y.transpose(0, 1)
-        return y, tuple(final) if len(widths) == 2 else final[0]
+        return y, tuple(final) if len(widths) > 1 else final[0]
 
     def _without_onednn(self, input, hx):
         """torch's forward where its LSTM is sure to look at the shapes of weights: oneDNN reads beyond their end."""
@@ -182,7 +182,7 @@ class _Recurrent(_Fast):
 class _Cell(_Fast):
     def _run(self, x, hx):
         own, kind = self._parameters, self._kind
-        states = _given(hx, 2 if kind == "lstm" else 1)
+        states = None if kind is None else _given(hx, len(kind.states))
         if states is None or not ordinary(x) or x.dim() not in (1, 2):
             return None
         x_shape, I, H = x.shape, self.input_size, self.hidden_size
@@ -202,45 +202,50 @@ class _Cell(_Fast):
         layer = Layer(kind, bias, shapes, [ragged.dense(1, B)], self, 0)
         _, *final = layer(x.view(1, B, -1), [s.view(1, B, -1) for s in states], weights)
         final = [s.view(shape) for s in final]
-        return tuple(final) if kind == "lstm" else final[0]
+        return tuple(final) if len(final) > 1 else final[0]
+
+
+_ELMAN = kinds.of_layer("RNN")
 
 
 class RNN(_Recurrent, nn.RNN):
     """torch.nn.RNN."""
 
     @property
-    def _kind(self) -> str | None:
-        return "tanh" if self.mode == "RNN_TANH" else "relu" if self.mode == "RNN_RELU" else None
+    def _kind(self) -> Kind | None:
+        return next((kind for kind in _ELMAN if MODES[kind] == self.mode), None)
 
 
 class GRU(_Recurrent, nn.GRU):
     """torch.nn.GRU."""
 
-    _kind = "gru"
+    _kind = kinds.named("gru")
 
 
 class LSTM(_Recurrent, nn.LSTM):
     """torch.nn.LSTM."""
 
-    _kind = "lstm"
+    _kind = kinds.named("lstm")
 
 
 class RNNCell(_Cell, nn.RNNCell):
     """torch.nn.RNNCell."""
 
-    _kind = property(lambda self: self.nonlinearity)
+    @property
+    def _kind(self) -> Kind | None:
+        return next((kind for kind in _ELMAN if kind.options["nonlinearity"] == self.nonlinearity), None)
 
 
 class GRUCell(_Cell, nn.GRUCell):
     """torch.nn.GRUCell."""
 
-    _kind = "gru"
+    _kind = kinds.named("gru")
 
 
 class LSTMCell(_Cell, nn.LSTMCell):
     """torch.nn.LSTMCell."""
 
-    _kind = "lstm"
+    _kind = kinds.named("lstm")
 
 
 FAST: dict[type, type] = {
