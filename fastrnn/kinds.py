@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from fastrnn import checks
-from fastrnn.kernels.cells import elman, gru, lstm, traits
+from fastrnn.kernels.cells import TRAITS, elman, gru, lstm
 
 # Of one layer in one direction, in the order of functional.Weights, in front of the per-unit weights: torch's names.
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
@@ -35,7 +35,8 @@ class Kind:
     name: str = ""  # what models and programs call it; none where it is an option of a layer alone
     options: Mapping[str, Any] = field(default_factory=dict)  # of the layer's constructor, by which it is chosen
     own: tuple[str, ...] = ()  # further options, which layers of other kinds don't have
-    per_unit: str = "weight_ch"  # the parameter that holds the per-unit weights, where a layer has them
+    weighted: type | None = None  # the cell with per-unit weights, where a layer may have them or not
+    per_unit: str = "weight_ch"  # the parameter that holds them
     torch: Foreign | None = None  # where torch.nn has it, and so on
     onnx: Foreign | None = None
     keras: Foreign | None = None
@@ -43,12 +44,12 @@ class Kind:
     @cached_property
     def gates(self) -> tuple[str, ...]:
         """The names of the gates, in the order that weights have them in."""
-        return tuple(traits(self.tag()).gates)
+        return tuple(TRAITS[self.tag].gates)
 
     @cached_property
     def states(self) -> tuple[str, ...]:
         """The names of the states, h first."""
-        return tuple(traits(self.tag()).states)
+        return TRAITS[self.tag].states
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -114,6 +115,7 @@ _ROWS = (
         layer="fastrnn.layers:LSTM",
         name="lstm",
         own=("proj_size", "peepholes", "forget_bias"),
+        weighted=lstm.PeepholeLSTM,
         torch=Foreign("LSTM"),
         onnx=Foreign("LSTM", ("i", "o", "f", "g"), ("sigmoid", "tanh", "tanh")),
         keras=Foreign("LSTM"),
@@ -135,6 +137,11 @@ def named(name: str) -> Kind:
     """
     checks.choice("cell", name, names())
     return next(kind for kind in KINDS.values() if kind.name == name)
+
+
+def of_cell(cell: type) -> Kind:
+    """The kind of a cell, with per-unit weights or without."""
+    return next(kind for kind in KINDS.values() if cell in (kind.tag, kind.weighted))
 
 
 def of_layer(layer: str) -> list[Kind]:

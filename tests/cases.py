@@ -41,7 +41,7 @@ class Case(NamedTuple):
             if shape and isinstance(shape[0], tuple):
                 inputs[name] = rng.integers(0, shape[1], shape[0])
             else:
-                scale = max(shape[-1], 1) ** -0.5 if name.lower().startswith(("w", "peephole")) else 1.0
+                scale = max(shape[-1], 1) ** -0.5 if name.lower().startswith(("w", "per_unit")) else 1.0
                 inputs[name] = (scale * rng.standard_normal(shape)).astype(dtype)
         return inputs
 

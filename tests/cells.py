@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from fastrnn.functional import Weights
-from fastrnn.kernels.cells import Traits, traits
+from fastrnn.kernels.cells import TRAITS, Traits
 from fastrnn.kinds import KINDS, Kind
 
 Shapes = dict[str, tuple[int, ...]]
@@ -22,17 +22,17 @@ class Cell(NamedTuple):
     @property
     def tag(self) -> type:
         """The compiled cell."""
-        return self.kind.tag
+        return self.kind.weighted if self.peepholes else self.kind.tag
 
     @property
     def reference(self) -> Any:
         """Its twin."""
-        return getattr(import_module(self.tag.__module__.replace("kernels", "reference")), self.tag.__name__)
+        return getattr(import_module(self.tag.__module__.replace("kernels", "reference")), self.kind.tag.__name__)
 
     @property
     def traits(self) -> Traits:
         """The shape of the cell."""
-        return traits(self.tag())
+        return TRAITS[self.tag]
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ class Cell(NamedTuple):
         GH, P = len(self.kind.gates) * H, self.outputs(H)
         shapes: Shapes = {"W_ih": (GH, I), "W_hh": (GH, P), "b_ih": (GH,), "b_hh": (GH,)}
         shapes |= {"W_hr": (P, H)} if self.projected else {}
-        return shapes | ({"peephole": (3, H)} if self.peepholes else {})
+        return shapes | ({"per_unit": (3, H)} if self.peepholes else {})
 
 
 def _cells() -> Iterator[tuple[str, Cell]]:

@@ -118,7 +118,7 @@ def expected(name, x, state, d_state):
     weights = {"W_ih": np.eye(G), "W_hh": np.zeros((G, 1)), "b_ih": np.zeros(G), "b_hh": np.zeros(G)}
     weights["W_hh"][-1] = WEIGHT if own.traits.apart or own.traits.message_gates else 0
     weights |= {"W_hr": np.full((1, 1), WEIGHT)} if own.projected else {}
-    weights |= {"peephole": np.array(PEEPHOLES)[:, None]} if own.peepholes else {}
+    weights |= {"per_unit": np.array(PEEPHOLES)[:, None]} if own.peepholes else {}
     # 0 times another gate's infinity would be NaN; at 1e5 sigmoid and tanh are what they are at infinity
     x = x.astype(np.float64) if G == 1 else np.clip(x.astype(np.float64), -1e5, 1e5)
     cell, x = own.reference(**weights), x.T

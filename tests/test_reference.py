@@ -45,7 +45,7 @@ class Form(NamedTuple):
         G, P = self.Cell.gates, self.P(H)
         shapes = {"W_ih": (G * H, I), "W_hh": (G * H, P), "b_ih": (G * H,), "b_hh": (G * H,)}
         shapes |= {"W_hr": (P, H)} if self.projection else {}
-        shapes |= {"peephole": (3, H)} if self.peepholes else {}
+        shapes |= {"per_unit": (3, H)} if self.peepholes else {}
         return {name: rng.standard_normal(shape) / np.sqrt(H) for name, shape in shapes.items()}
 
     def state(self, rows: tuple[int, ...], H: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -245,7 +245,7 @@ def lstm_by_hand(w, x, h, c):
         w["W_ih"][k : k + H] @ x + w["W_hh"][k : k + H] @ h + (w["b_ih"] + w["b_hh"])[k : k + H]
         for k in range(0, 4 * H, H)
     ]
-    p = w.get("peephole", np.zeros((3, H)))
+    p = w.get("per_unit", np.zeros((3, H)))
     c_new = sigma(z[1] + p[1] * c) * c + sigma(z[0] + p[0] * c) * np.tanh(z[2])
     return w.get("W_hr", np.eye(H)) @ (sigma(z[3] + p[2] * c_new) * np.tanh(c_new)), c_new
 
@@ -322,8 +322,8 @@ def without_peephole(k):
     """A backward step that knows nothing of the k-th peephole."""
 
     def fault(cell, *step):
-        peephole = cell.peephole * (np.arange(3) != k)[:, None]
-        return cell_backward(cell._replace(peephole=peephole), *step)
+        per_unit = cell.per_unit * (np.arange(3) != k)[:, None]
+        return cell_backward(cell._replace(per_unit=per_unit), *step)
 
     return fault
 

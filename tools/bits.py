@@ -73,7 +73,7 @@ def draw(case: Case, sizes: dict[str, int], dtype: str) -> dict[str, np.ndarray]
         if shape and isinstance(shape[0], tuple):
             inputs[name] = (integers(name, shape[0]) % np.uint64(shape[1])).astype(np.int64)
         else:
-            kind = weights if name.lower().startswith(("w", "peephole")) else numbers
+            kind = weights if name.lower().startswith(("w", "per_unit")) else numbers
             inputs[name] = kind(name, shape, dtype)
     return inputs
 

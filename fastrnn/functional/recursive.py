@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from fastrnn import checks, threads
-from fastrnn.functional.recurrence import Weights
+from fastrnn.functional.weights import Weights
 from fastrnn.kernels import recursive as kernels
 from fastrnn.kernels.cells import traits
 from fastrnn.kernels.cells.elman import ElmanRelu, ElmanTanh

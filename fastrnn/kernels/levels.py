@@ -3,7 +3,7 @@
 See `forest` for what travels through the functions by name.
 """
 
-from fastrnn.kernels.cells import states
+from fastrnn.kernels.cells.shape import states
 from fastrnn.kernels.cells.tree import Node, NodeGradients, Trace, node_backward, node_forward
 from fastrnn.kernels.forest import fed_row, fed_size, gate_rows, hidden_rows, z_row
 from fastrnn.kernels.jit import device

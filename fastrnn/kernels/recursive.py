@@ -11,7 +11,7 @@ A chain of sums begins at the bias, runs over the inputs and goes on over what t
 whichever thread or tile computes it; children are summed in the order of their positions.
 """
 
-from fastrnn.kernels.cells import gates, states
+from fastrnn.kernels.cells.shape import gates, states
 from fastrnn.kernels.embedding import gather
 from fastrnn.kernels.forest import (
     Sizes,

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, flow, functional
+from fastrnn import checks, flow, functional, kinds
 from fastrnn.functional import Weights
-from fastrnn.kinds import KINDS, Kind
+from fastrnn.kernels.cells import TRAITS
+from fastrnn.kinds import Kind
 from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.layer import Layer
 from fastrnn.ragged import Steps
@@ -44,13 +45,14 @@ class Stack(Layer):
         self.bias = checks.flag("bias", bias)
         self.proj_size = checks.integer("proj_size", proj_size, 0, H - 1)
         P = self.proj_size or H
-        GH, D = len(kind.gates) * H, len(suffixes[0])
+        self._cell = kind.weighted if per_unit and kind.weighted else kind.tag
+        traits, D = TRAITS[self._cell], len(suffixes[0])
+        GH, RH = len(traits.gates) * H, traits.recurrent * H
         self._names, shapes = [], {}
-        biases = (GH,) if bias else None
         for k, directions in enumerate(suffixes):
             own = [  # in the order of Weights; None for what there is not
-                (GH, D * P if k else self.input_size), (GH, P), biases, biases, (P, H) if P < H else None,
-                (3, H) if per_unit else None,
+                (GH, D * P if k else self.input_size), RH and (RH, P), bias and (GH,), bias and RH and (RH,),
+                (P, H) if P < H else None, traits.weights and (len(traits.weights), H),
             ]  # fmt: skip
             for suffix in directions:
                 named = [(name + suffix, shape) for name, shape in zip(kind.parameters, own, strict=True)]
@@ -58,7 +60,7 @@ class Stack(Layer):
                 self._names.append([name if shape else None for name, shape in named])
         super().__init__(shapes, dtype)
         others = len(kind.states) - 1
-        self._cell, self._directions = kind.tag, (False, True)[:D]
+        self._directions = (False, True)[:D]
         self._bound: tuple[dict[str, np.ndarray] | None, list[Weights], list[functional.Bound]] = None, [], []
         self.state_names, self._widths = kind.states, (P, *[H] * others)
         self._width_letters = ("proj_size" if P < H else "hidden_size", *["hidden_size"] * others)
@@ -78,7 +80,7 @@ class Stack(Layer):
     @property
     def kind(self) -> Kind:
         """The row of fastrnn.kinds."""
-        return KINDS[self._cell]
+        return kinds.of_cell(self._cell)
 
     def _weights(self, parameters):
         """Weights, or gradients, for each layer and direction."""

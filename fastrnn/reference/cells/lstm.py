@@ -27,7 +27,7 @@ class Weights(NamedTuple):
     b_ih: np.ndarray  # (4H,)
     b_hh: np.ndarray  # (4H,)
     W_hr: np.ndarray | None = None  # (P, H)
-    peephole: np.ndarray | None = None  # (3, H): p_i, p_f, p_o
+    per_unit: np.ndarray | None = None  # (3, H): p_i, p_f, p_o
 
 
 class LSTM(Weights):
@@ -38,7 +38,7 @@ class LSTM(Weights):
     @property
     def peepholes(self) -> np.ndarray | tuple[int, int, int]:
         """p_i, p_f, p_o, which are 0 in a cell without."""
-        return (0, 0, 0) if self.peephole is None else self.peephole
+        return (0, 0, 0) if self.per_unit is None else self.per_unit
 
 
 Gates = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -85,8 +85,8 @@ def backward(
         b_ih=db,
         b_hh=db,
         W_hr=None if cell.W_hr is None else dh.T @ (o * tanh_c),
-        peephole=None
-        if cell.peephole is None
+        per_unit=None
+        if cell.per_unit is None
         else np.stack([column_sums(dz_i * c_prev), column_sums(dz_f * c_prev), column_sums(dz_o * c)]),
     )
     return dz @ cell.W_ih, (dz @ cell.W_hh, dc_prev), d_cell
