@@ -1,4 +1,4 @@
-"""The cells that tests run: every kind of fastrnn's table, and each again with what its layers may have besides."""
+"""The cells that tests run: every kind of fastrnn's own, and each again with what its layers may have besides."""
 
 import re
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from fastrnn.functional import Weights
 from fastrnn.kernels.cells import TRAITS, Traits
 from fastrnn.kinds import KINDS, Kind
 
+OWN = [kind for tag, kind in KINDS.items() if tag.__module__.startswith("fastrnn.")]  # tests may add others
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -56,7 +57,7 @@ class Cell(NamedTuple):
 
 
 def _cells() -> Iterator[tuple[str, Cell]]:
-    for kind in KINDS.values():
+    for kind in OWN:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.tag.__name__)
         name = kind.name or words.lower()
         yield name, Cell(kind)
@@ -69,7 +70,7 @@ def _cells() -> Iterator[tuple[str, Cell]]:
 
 
 CELLS = dict(_cells())  # by the kind's name, or its tag's where it has none
-PARAMETERS = dict(zip(Weights._fields, next(iter(KINDS.values())).parameters, strict=True))  # by field
+PARAMETERS = dict(zip(Weights._fields, OWN[0].parameters, strict=True))  # by field
 
 
 def torch_layer(torch: Any, name: str, *sizes: int, **options: Any) -> Any:

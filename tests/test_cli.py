@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import fastrnn
-from fastrnn import checkpoint, cli
+from fastrnn import checkpoint, cli, kinds
 from fastrnn.checkpoint import load
 from fastrnn.cli import charlm, example
 from fastrnn.cli.program import Bar
@@ -104,7 +104,7 @@ def test_training_learns_the_text():
     assert loss < 0.3  # an unpredictable character has ln 29 = 3.4
 
 
-@pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
+@pytest.mark.parametrize("cell", kinds.names())
 def test_the_model_is_that_of_the_options(cell):
     trained("--cell", cell, "--layers", 2, "--embedding", 3, "--dropout", 0.25, "--dtype", "float64", "--out", "a/b")
     config = load("a/b/model.safetensors")[0].config

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracles import assert_same
 
-from fastrnn import Packed
+from fastrnn import Packed, kinds
 from fastrnn.models.encoder import Encoder, packed
 
 LENGTHS = (3, 0, 5, 2)
@@ -24,7 +24,7 @@ def sequences_of(encoder, seed=0):
     return [rng.standard_normal((n, encoder.input_size)) for n in LENGTHS]
 
 
-@pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
+@pytest.mark.parametrize("cell", kinds.names())
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(
     "source",

@@ -2,20 +2,22 @@
 
 import numpy as np
 import pytest
+from cells import CELLS
 from numerics import assert_close, relative_error
 from oracles import arrays_of, normal
+from recurrent_layers import build
 
-from fastrnn import GRU, LSTM, RNN, Linear
+from fastrnn import LSTM, Linear
 from fastrnn.exchange import layer_of, parts_of
 from fastrnn.keras import from_keras, to_keras
 
-# kind: how Keras names it and its settings, the number of gates, the class and options here
+# kind: how Keras names it, and its settings
 KINDS = {
-    "tanh": ("SimpleRNN", {"activation": "tanh"}, 1, RNN, {}),
-    "relu": ("SimpleRNN", {"activation": "relu"}, 1, RNN, {"nonlinearity": "relu"}),
-    "gru": ("GRU", {"reset_after": True}, 3, GRU, {}),
-    "gru_reset_before": ("GRU", {"reset_after": False}, 3, GRU, {"reset_after": False}),
-    "lstm": ("LSTM", {}, 4, LSTM, {}),
+    "tanh": ("SimpleRNN", {"activation": "tanh"}),
+    "relu": ("SimpleRNN", {"activation": "relu"}),
+    "gru": ("GRU", {"reset_after": True}),
+    "gru_reset_before": ("GRU", {"reset_after": False}),
+    "lstm": ("LSTM", {}),
 }
 GATED = {"activation": "tanh", "recurrent_activation": "sigmoid"}
 
@@ -68,7 +70,7 @@ def stack(kind, x, layers, bidirectional):
 
 def weights_of(kind, I, H, use_bias=True, bidirectional=False, num_layers=1):
     """For each layer what get_weights() gives, of N(0, 1)."""
-    G, two = KINDS[kind][2], kind == "gru"
+    G, two = len(CELLS[kind].kind.gates), kind == "gru"
     layers = []
     for k in range(num_layers):
         columns = I if k == 0 else (1 + bidirectional) * H
@@ -99,7 +101,7 @@ CLASSES = {name: type(name, (Layer,), {}) for name in (*NAMES, "CuDNNLSTM", "Den
 
 def cell(kind, weights, **settings):
     """A built cell."""
-    name, own, *_ = KINDS[kind]
+    name, own = KINDS[kind]
     config = {"trainable": True, "dropout": 0.0, "recurrent_dropout": 0.0, "kernel_regularizer": None, "seed": None}
     return CLASSES[f"{name}Cell"](config | (GATED if name != "SimpleRNN" else {}) | own | settings, weights)
 
@@ -137,10 +139,11 @@ def results(layer, x):
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_keras(kind, H, use_bias, bidirectional, num_layers):
     weights = weights_of(kind, 5, H, use_bias, bidirectional, num_layers)
-    x, (_, _, _, Layer, options) = 0.5 * normal(3, 6, 5, seed=99), KINDS[kind]
+    x, ours = 0.5 * normal(3, 6, 5, seed=99), CELLS[kind].kind
     expected = stack(kind, x, weights, bidirectional)
-    layer = from_keras(*weights, dtype="float64", **options)
-    assert type(layer) is Layer
+    layer = from_keras(*weights, dtype="float64", **ours.options)
+    assert type(layer) is ours.layer_class
+    assert layer.kind is ours
     assert_close(results(layer, x), expected, 1e-12)
     told = from_keras(*(built(kind, each, bidirectional) for each in weights), dtype="float64", batch_first=False)
     y, _ = told(np.ascontiguousarray(x.swapaxes(0, 1)))
@@ -153,10 +156,8 @@ def test_from_keras(kind, H, use_bias, bidirectional, num_layers):
 @pytest.mark.parametrize("kind", KINDS)
 def test_to_keras(kind, bias, bidirectional, num_layers):
     """Both of our biases, which are random, reach Keras' equations."""
-    Layer, options = KINDS[kind][3:]
-    layer = Layer(
-        5, 7, num_layers, bias=bias, bidirectional=bidirectional, batch_first=True, dtype="float64", seed=1, **options
-    )
+    options = {"num_layers": num_layers, "bias": bias, "bidirectional": bidirectional, "batch_first": True}
+    layer = build(kind, 5, 7, **options, dtype="float64", seed=1)
     layer.parameters.flat[:] = normal(layer.parameters.flat.size)
     x = 0.5 * normal(3, 6, 5, seed=99)
     given = to_keras(layer)
@@ -167,7 +168,7 @@ def test_to_keras(kind, bias, bidirectional, num_layers):
 @pytest.mark.parametrize("kind", KINDS)
 def test_round_trip(kind):
     weights = weights_of(kind, 5, 7, bidirectional=True, num_layers=2)
-    there = to_keras(from_keras(*weights, dtype="float64", **KINDS[kind][4]))
+    there = to_keras(from_keras(*weights, dtype="float64", **CELLS[kind].kind.options))
     for arrays, expected in zip(there, weights, strict=True):
         for array, wanted in zip(arrays, expected, strict=True):
             np.testing.assert_array_equal(array, wanted, strict=True)
@@ -218,7 +219,7 @@ def test_a_layer_around_a_cell():
 def test_a_stack_of_cells(kind, use_bias):
     """As many layers; and those above and below it."""
     weights = weights_of(kind, 5, 7, use_bias, num_layers=3)
-    expected = from_keras(*weights, **KINDS[kind][4]).state_dict()
+    expected = from_keras(*weights, **CELLS[kind].kind.options).state_dict()
     cells = [cell(kind, each) for each in weights]
     for layers in ([around(*cells)], [cells[0], around(*cells[1:])], [around(*cells[:2]), around(cells[2])]):
         layer = from_keras(*layers)
@@ -504,7 +505,7 @@ def test_a_swapped_gate_is_seen():
     """The equations tell any two gates apart by far more than the tolerance."""
     x = 0.5 * normal(3, 6, 5, seed=99)
     for kind in ("gru", "gru_reset_before", "lstm"):
-        (weights,), G = weights_of(kind, 5, 7), KINDS[kind][2]
+        (weights,), G = weights_of(kind, 5, 7), len(CELLS[kind].kind.gates)
         expected = stack(kind, x, [weights], False)["y"]
         for gate in range(1, G):
             order = [gate, *range(1, gate), 0, *range(gate + 1, G)]

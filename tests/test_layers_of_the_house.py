@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fastrnn.kinds import KINDS
+
 PACKAGE = Path(__file__).parent.parent / "fastrnn"
 
 # A file imports only from files above it; a folder stands for the files in it, which may import each other.
@@ -67,6 +69,22 @@ ORDER = [
 
 COMPILERS = {"njit", "jit", "cfunc", "vectorize", "guvectorize", "stencil", "register_jitable", "generated_jit"}
 ALLOCATORS = {"empty", "zeros", "ones", "full", "array", "empty_like", "zeros_like", "ones_like", "full_like", "arange"}
+
+
+# What a new kind of recurrent cell is written into, besides its own two files.
+NEW_CELL = {"kinds", "layers.recurrent", "layers", "fastrnn"}
+# Who names kinds of cells, and is left alone by a new one.
+NAMING = {
+    "functional.recursive": "the cells that are taken over trees",
+    "kernels.cells.tree": "their nodes",
+    "reference.recursive": "the same",
+    "torch": "torch's modules",
+    "torch.modules": "the same",
+    "keras": "Keras' RNN, which is a layer around any cell",
+    "examples.networks": "a user",
+}
+OWN = {tag.__module__.removeprefix("fastrnn.") for tag in KINDS if tag.__module__.startswith("fastrnn.")}
+OWN |= {name.replace("kernels", "reference") for name in OWN}
 
 
 def name_of(path):
@@ -210,3 +228,34 @@ def test_twins_exist():
 @pytest.mark.parametrize("name", SOURCES)
 def test_files_say_what_they_are(name):
     assert ast.get_docstring(TREES[name])
+
+
+def cells_named(tree):
+    """The kinds of cells that a file names in its code; tanh and relu are functions, too, and a default is no list."""
+    words = {word for k in KINDS.values() for word in (k.name, k.layer_name, f"{k.layer_name}Cell", k.tag.__name__)}
+    nodes, prose = [*ast.walk(tree)], set()
+    for node in nodes:
+        if isinstance(node, ast.Expr):
+            prose.add(node.value)
+        elif isinstance(node, ast.arguments):
+            prose.update([*node.defaults, *node.kw_defaults])
+        elif isinstance(node, ast.keyword) and node.arg in ("cell", "default"):
+            prose.add(node.value)
+    found = {node.value for node in nodes if isinstance(node, ast.Constant) and node not in prose}
+    for kind, attribute in ((ast.Name, "id"), (ast.Attribute, "attr"), (ast.ClassDef, "name"), (ast.alias, "name")):
+        found |= {getattr(node, attribute) for node in nodes if isinstance(node, kind)}
+    return found & words - {"", "tanh", "relu"}
+
+
+def test_a_new_cell_is_written_into_few_files():
+    """All others read the table."""
+    assert len(NEW_CELL) <= 4
+    found = {name for name, tree in TREES.items() if cells_named(tree)}
+    assert found == NEW_CELL | NAMING.keys() | OWN
+
+
+def test_lists_of_cells_are_seen():
+    for text in ('CELLS = {"gru": 3}', "from fastrnn.layers import LSTM", "isinstance(layer, fastrnn.LSTM)"):
+        assert len(cells_named(ast.parse(text))) == 1
+    for text in ('"""LSTM"""', 'def build(cell: str = "lstm"): """LSTM"""', 'build(cell="lstm")', "np.tanh(x)"):
+        assert not cells_named(ast.parse(text))

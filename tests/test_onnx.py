@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from cells import CELLS
 from numerics import assert_close, relative_error
 from oracles import arrays_of, assert_same, normal, state_of
 from recurrent_layers import build
 
-from fastrnn import GRU, LSTM, RNN, Linear
+from fastrnn import GRU, LSTM, Linear, kinds
 from fastrnn.models import CharLM
 
 REASON = "compares with onnxruntime: pip install fastrnn[test]"
@@ -15,16 +16,13 @@ onnxruntime = pytest.importorskip("onnxruntime", reason=REASON)
 travel = pytest.importorskip("fastrnn.onnx")
 
 TOLERANCE = 1e-5
-# kind: class, options, and the same as attributes of a node, given to D directions
-KINDS = {
-    "tanh": (RNN, {}, lambda D: {}),
-    "relu": (RNN, {"nonlinearity": "relu"}, lambda D: {"activations": ["Relu"] * D}),
-    "gru": (GRU, {}, lambda D: {"linear_before_reset": 1}),
-    "gru_reset_before": (GRU, {"reset_after": False}, lambda D: {}),
-    "lstm": (LSTM, {}, lambda D: {}),
-    "lstm_peepholes": (LSTM, {"peepholes": True}, lambda D: {"activations": ["sigmoid", "tanh", "tanh"] * D}),
+# Attributes of a node with D directions that are not what ONNX takes if they are not there, or are said all the same.
+ATTRIBUTES = {
+    "relu": lambda D: {"activations": ["Relu"] * D},
+    "gru": lambda D: {"linear_before_reset": 1},
+    "lstm_peepholes": lambda D: {"activations": ["sigmoid", "tanh", "tanh"] * D},
 }
-GATES = {RNN: 1, GRU: 3, LSTM: 4}
+KINDS = {name: cell for name, cell in CELLS.items() if cell.kind.onnx and not cell.projected}
 STATES = ("initial_h", "initial_c")
 
 
@@ -71,10 +69,9 @@ SHAPES = [(1, 7, True, False), (1, 1, False, True), (3, 5, True, True), (2, 1, T
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers(kind, bidirectional, shape):
     """The same results at any T and B, and the same parameters back."""
-    Layer, options, _ = KINDS[kind]
     L, H, bias, batch_first = shape
-    options = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, **options}
-    layer = random(Layer(5, H, L, **options))
+    options = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}
+    layer = random(build(kind, 5, H, num_layers=L, **options))
     model = travel.export(layer)
     run = session(model)
     for T, B in ((6, 3), (1, 1), (13, 2)):
@@ -91,7 +88,7 @@ def test_layers(kind, bidirectional, shape):
 
 @pytest.mark.parametrize("embedding_size", [0, 6])
 @pytest.mark.parametrize("num_layers", [1, 2])
-@pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
+@pytest.mark.parametrize("cell", kinds.names())
 def test_character_models(cell, num_layers, embedding_size):
     lm = random(CharLM("abcdé\n漢", cell, 9, num_layers, embedding_size))
     model = travel.export(lm)
@@ -106,8 +103,7 @@ def test_character_models(cell, num_layers, embedding_size):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "relu"])
 def test_float64(kind):
     """onnxruntime has no such operators; onnx's own evaluator has, but for relu and in one direction."""
-    Layer, options, _ = KINDS[kind]
-    layer = random(Layer(5, 7, 2, dtype="float64", **options))
+    layer = random(build(kind, 5, 7, num_layers=2, dtype="float64"))
     model, feeds = travel.export(layer), inputs_of(layer, 6, 3)
     onnx.checker.check_model(model, full_check=True)
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator(model)
@@ -140,18 +136,18 @@ def model_of(kind, direction, bias=True, constants=None, inputs=(), names=None, 
     inputs: names of those inputs that the model has too
     names: for inputs of the node other than their own, of what `wrapped` adds
     """
-    Layer, _, own = KINDS[kind]
-    D, G, H, I = 2 if direction == "bidirectional" else 1, GATES[Layer], 7, 5
+    own, S, G = KINDS[kind].kind, len(KINDS[kind].kind.states), len(KINDS[kind].kind.gates)
+    D, H, I = 2 if direction == "bidirectional" else 1, 7, 5
     shapes = {"W": (D, G * H, I), "R": (D, G * H, H)} | ({"B": (D, 2 * G * H)} if bias else {})
-    shapes |= {"P": (D, 3 * H)} if kind == "lstm_peepholes" else {}
+    shapes |= {"P": (D, 3 * H)} if KINDS[kind].peepholes else {}
     weights = {n: 0.5 * normal(*shape, seed=i, dtype="float32") for i, (n, shape) in enumerate(shapes.items())}
     values = weights | (constants or {})
-    order = ["X", "W", "R", "B", "sequence_lens", "initial_h", *["initial_c", "P"] * (Layer is LSTM)]
+    order = ["X", "W", "R", "B", "sequence_lens", "initial_h", *["initial_c", "P"] * (S == 2)]
     given = [name if name in ("X", *values, *inputs) else "" for name in order]
-    outputs = ["Y", "Y_h", *["Y_c"] * (Layer is LSTM)]
-    attributes = {"hidden_size": H, "direction": direction} | own(D) | attributes
+    outputs = ["Y", "Y_h", *["Y_c"] * (S == 2)]
+    attributes = {"hidden_size": H, "direction": direction, **ATTRIBUTES.get(kind, lambda D: {})(D), **attributes}
     given = [(names or {}).get(name, name) for name in given]
-    node = onnx.helper.make_node(Layer.__name__, given, outputs, "the node", **attributes)
+    node = onnx.helper.make_node(own.layer_name, given, outputs, "the node", **attributes)
     shapes = dict.fromkeys(("initial_h", "initial_c", "Y_h", "Y_c"), (D, "B", H))
     shapes |= {"X": ("T", "B", I), "sequence_lens": ("B",), "Y": ("T", D, "B", H)}
 
@@ -180,7 +176,7 @@ DIRECTIONS = ["forward", "reverse", "bidirectional"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_nodes(kind, direction, lengths, states):
     """Directions, sequence_lens and initial states, held by the model or computed there, which a caller then gives."""
-    T, B, D, S = 6, 4, 2 if direction == "bidirectional" else 1, 2 if KINDS[kind][0] is LSTM else 1
+    T, B, D, S = 6, 4, 2 if direction == "bidirectional" else 1, len(KINDS[kind].kind.states)
     further = {name: normal(D, B, 7, seed=20 + i, dtype="float32") for i, name in enumerate(STATES[:S])}
     all_lengths = {"sequence_lens": np.array([3, 6, 1, 5], np.int32)}
     groups = ((states, further), (lengths, all_lengths))
@@ -217,9 +213,8 @@ def test_half_a_state():
 def test_batches_in_front(kind, direction):
     """layout 1, which onnxruntime has not: the same as layout 0 with the axes exchanged."""
     D, lengths = 2 if direction == "bidirectional" else 1, np.array([3, 6, 1, 5], np.int32)
-    initial = {name: normal(D, 4, 7, seed=i, dtype="float32") for i, name in enumerate(STATES)}
-    if KINDS[kind][0] is not LSTM:
-        del initial["initial_c"]
+    states = STATES[: len(KINDS[kind].kind.states)]
+    initial = {name: normal(D, 4, 7, seed=i, dtype="float32") for i, name in enumerate(states)}
     (plain,) = travel.load(model_of(kind, direction, constants=initial))
     swapped = {name: np.ascontiguousarray(value.swapaxes(0, 1)) for name, value in initial.items()}
     (node,) = travel.load(model_of(kind, direction, constants=swapped, layout=1))
@@ -791,8 +786,7 @@ def test_wrong_arguments_of_a_node():
 @pytest.mark.parametrize("kind", ["gru", "gru_reset_before", "lstm_peepholes"])
 def test_a_swapped_gate_is_seen(kind):
     """onnxruntime tells any two gates apart by far more than the tolerance."""
-    Layer = KINDS[kind][0]
-    x, G = normal(6, 3, 5, seed=30, dtype="float32"), GATES[Layer]
+    x, G = normal(6, 3, 5, seed=30, dtype="float32"), len(KINDS[kind].kind.gates)
     plain = model_of(kind, "forward")
     expected = session(plain)({"X": x})["Y"]
     for tensor in plain.graph.initializer:

@@ -13,7 +13,7 @@ from numerics import assert_close, relative_error, rounding_budget
 from oracles import arrays_of, assert_within, import_torch, normal, state_in
 from recurrent_layers import arguments, build, expected_results, results, rows_of
 
-from fastrnn import GRU, LSTM, RNN, Embedding, GRUCell, Linear, LSTMCell, RNNCell, cross_entropy, optim
+from fastrnn import GRU, LSTM, RNN, Embedding, GRUCell, Linear, LSTMCell, RNNCell, cross_entropy, kinds, optim
 from fastrnn.models import CharLM
 from fastrnn.training.text import Batches, vocabulary_of
 
@@ -217,7 +217,7 @@ TEXT = "".join(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-11)])
-@pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
+@pytest.mark.parametrize("cell", kinds.names())
 @pytest.mark.parametrize(("embedding_size", "num_layers"), [(0, 1), (0, 2), (12, 1)])
 def test_a_hundred_steps_of_training(embedding_size, num_layers, cell, dtype, tolerance):
     """The same loss and gradient norm at every step: state carried, Adam, clipped by the norm."""
