@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import kinds, ragged
 from fastrnn.kinds import Kind
-from fastrnn.torch.function import MODES, Layer
+from fastrnn.torch.function import Layer
 from fastrnn.torch.packed import packed_like, steps_of
 from fastrnn.torch.tensors import check_storage, eager, fit, ordinary
 
@@ -205,7 +205,7 @@ class _Cell(_Fast):
         return tuple(final) if len(final) > 1 else final[0]
 
 
-_ELMAN = kinds.of_layer("RNN")
+_TANH, _RELU = kinds.named("tanh"), kinds.named("relu")
 
 
 class RNN(_Recurrent, nn.RNN):
@@ -213,7 +213,7 @@ class RNN(_Recurrent, nn.RNN):
 
     @property
     def _kind(self) -> Kind | None:
-        return next((kind for kind in _ELMAN if MODES[kind] == self.mode), None)
+        return _TANH if self.mode == "RNN_TANH" else _RELU if self.mode == "RNN_RELU" else None
 
 
 class GRU(_Recurrent, nn.GRU):
@@ -233,7 +233,7 @@ class RNNCell(_Cell, nn.RNNCell):
 
     @property
     def _kind(self) -> Kind | None:
-        return next((kind for kind in _ELMAN if kind.options["nonlinearity"] == self.nonlinearity), None)
+        return _TANH if self.nonlinearity == "tanh" else _RELU if self.nonlinearity == "relu" else None
 
 
 class GRUCell(_Cell, nn.GRUCell):
