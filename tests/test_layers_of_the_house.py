@@ -40,6 +40,7 @@ ORDER = [
     "ragged",
     "trees",
     "parameters",
+    "wiring",
     "threads",
     "functional",
     "flow",

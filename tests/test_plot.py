@@ -143,10 +143,12 @@ def test_many_to_one_reads_the_last_state_of_each_direction():
     graph = graph_of(DRAWN["classifier"](), 4)
     assert ("step 3 LSTM 0", "unrolled head") in ends_of(graph, "through")
     graph = graph_of(DRAWN["classifier-both"](), 4)
-    into = {a for a, b in ends_of(graph, "through") if b == "step 3 LSTM 1 concat"}
+    into = {a for a, b in ends_of(graph, "through") if b == "unrolled LSTM 1 concat"}
     assert into == {"step 3 LSTM 1 forward", "step 0 LSTM 1 reverse"}
-    assert ("step 3 LSTM 1 concat", "unrolled head") in ends_of(graph, "through")
-    assert steps_of(graph, "LSTM 1 concat") == {3}
+    assert ("unrolled LSTM 1 concat", "unrolled head") in ends_of(graph, "through")
+    assert steps_of(graph, "LSTM 1 concat") == set()
+    x = {name: graph.nodes[name].at[0] for name in ("unrolled LSTM 1 concat", "step 3 input", "unrolled head")}
+    assert len(set(x.values())) == 1
 
 
 def test_pooling_reads_all_steps():
@@ -173,7 +175,7 @@ def test_an_encoder_hands_its_last_state_to_a_decoder():
     assert not steps_of(graph, "encoder output")
     assert ends_of(graph, "state", "step") == {(f"step 2 encoder LSTM {k}", f"step 0 decoder LSTM {k}") for k in (0, 1)}
     graph = graph_of(DRAWN["seq2seq-both"](), 3)
-    into = {a for a, b in ends_of(graph, "state") if b == "unrolled decoder bridge 1"}
+    into = {a for a, b in ends_of(graph, "state") if b == "unrolled bridge 1"}
     assert into == {"step 2 encoder LSTM 1 forward", "step 0 encoder LSTM 1 reverse"}
     graph = graph_of(DRAWN["seq2seq-attention"](), 3)
     assert {a for a, b in ends_of(graph, "through") if b == "unrolled encoder memory"} == {
