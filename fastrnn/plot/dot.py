@@ -12,7 +12,7 @@ from fastrnn.plot.unroll import graph_of
 
 def unrolled_dot(model: Any, T: int = 4) -> str:
     """What `unrolled` draws, as DOT text; needs no matplotlib: `dot -Tsvg` keeps the places."""
-    graph, texts = graph_of(model, T), {}
+    graph = graph_of(model, T)
     lines = [
         "digraph fastrnn {",
         "  graph [layout=neato, splines=true, outputorder=edgesfirst];",
@@ -22,23 +22,21 @@ def unrolled_dot(model: Any, T: int = 4) -> str:
     ]
     for node in graph.nodes.values():
         look = f'width={node.width:.2f}, fillcolor="{NODES[node.kind]}"'
-        lines.append(f'  "{node.name}" [label={_html(node.label)}, pos="{_inches(node.at)}!", {look}];')
-    for i, label in enumerate(graph.labels):
-        if label.edge:
-            texts.setdefault(label.edge, []).append(label.text)
-        else:
-            look = f'shape=plaintext, style="", fixedsize=false, fontsize={SIZES["heading"]:g}'
-            lines.append(f'  "heading {i}" [label={_html(label.text)}, pos="{_inches(label.at)}!", {look}];')
+        lines.append(f'  "{node.name}" [label={_html(node.label)}, {_pos(node.at)}, {look}];')
+    look = f'shape=plaintext, style="", fixedsize=false, fontsize={SIZES["heading"]:g}'
+    for i, (text, at, _) in enumerate(graph.headings):
+        lines.append(f'  "heading {i}" [label={_html(text)}, {_pos(at)}, {look}];')
     for edge in graph.edges:
         colour, style, _ = EDGES[edge.kind]
-        label = f"label={_html(chr(10).join(texts[edge]))}, " if edge in texts else ""
+        text = "\n".join(label.text for label in edge.labels)
+        label = f"label={_html(text)}, " if text else ""
         look = f'color="{colour}", style={style.replace("dashdot", "dashed")}'
         lines.append(f'  "{edge.source}" -> "{edge.target}" [{label}{look}];')
     return "\n".join([*lines, "}", ""])
 
 
-def _inches(at):
-    return f"{at[0]:.3f},{at[1]:.3f}"
+def _pos(at):
+    return f'pos="{at[0]:.3f},{at[1]:.3f}!"'
 
 
 def _html(text):

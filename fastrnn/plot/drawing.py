@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.plot.graph import BOX, EDGES, NODES, SIZES, SUBSCRIPT, Graph
+from fastrnn.plot.graph import BOX, EDGES, NODES, SIZES, SUBSCRIPT, Graph, Label
 from fastrnn.plot.style import INK, styled
 from fastrnn.plot.unroll import graph_of
 
@@ -35,8 +35,12 @@ def draw(graph: Graph) -> Figure:
         figure = Figure(figsize=(1, 1))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
+        for heading in graph.headings:
+            _text(axes, heading, "heading")
         for edge in graph.edges:
             _arrow(axes, edge.points, edge.kind)
+            for label in edge.labels:
+                _text(axes, label, "label")
         for node in graph.nodes.values():
             (x, y), w, h = node.at, node.width - 0.12, BOX - 0.12
             axes.add_patch(
@@ -45,27 +49,25 @@ def draw(graph: Graph) -> Figure:
                     facecolor=NODES[node.kind], edgecolor=INK, linewidth=0.8, zorder=3, gid=node.name,
                 )
             )  # fmt: skip
-            _text(axes, node.at, node.label, "node", zorder=4)
-        for label in graph.labels:
-            align = {-1: "right", 0: "center", 1: "left"}[label.side]
-            _text(axes, label.at, label.text, "label" if label.edge else "heading", ha=align)
+            _text(axes, Label(node.label, node.at), "node")
         left, bottom, *_ = _extent(figure, axes)
         for kind in EDGES:
             if any(edge.kind == kind for edge in graph.edges):
                 bottom -= _KEY
                 _arrow(axes, ((left, bottom), (left + 0.45, bottom)), kind)
-                _text(axes, (left + 0.55, bottom), EDGES[kind][2], "label", ha="left")
+                _text(axes, Label(EDGES[kind][2], (left + 0.55, bottom), 1), "label")
         left, bottom, right, top = _extent(figure, axes)
         axes.set(xlim=(left - _MARGIN, right + _MARGIN), ylim=(bottom - _MARGIN, top + _MARGIN))
         figure.set_size_inches(right - left + 2 * _MARGIN, top - bottom + 2 * _MARGIN)
         return figure
 
 
-def _text(axes, at, text, size, **options):
-    """Text with its subscripts set."""
-    text = re.sub(r"(\w)" + SUBSCRIPT, r"$\1_{\\mathrm{\2\3}}$", text.replace("$", r"\$"))
+def _text(axes, label, size):
+    """A label with its subscripts set."""
+    text = re.sub(r"(\w)" + SUBSCRIPT, r"$\1_{\\mathrm{\2\3}}$", label.text.replace("$", r"\$"))
     text = re.sub(r"(?<=\w)([+-])(?=1\})", r"{\1}", text)
-    axes.text(*at, text, **{"ha": "center", "va": "center", "fontsize": SIZES[size], "linespacing": 1.3, **options})
+    align = {-1: "right", 0: "center", 1: "left"}[label.side]
+    axes.text(*label.at, text, ha=align, va="center", fontsize=SIZES[size], linespacing=1.3, zorder=4)
 
 
 def _arrow(axes, points, kind):

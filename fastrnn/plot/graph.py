@@ -31,39 +31,38 @@ class Node(NamedTuple):
     width: float
 
 
+class Label(NamedTuple):
+    """Text at the left (-1) or right (1) of a point, or around it (0)."""
+
+    text: str
+    at: Point  # the middle of its height
+    side: int = 0
+
+
 class Edge(NamedTuple):
-    """An arrow along points, between the borders of two boxes."""
+    """An arrow along points, between the borders of two boxes, and the text beside it."""
 
     source: str
     target: str
     kind: str  # of EDGES
     points: tuple[Point, ...]
-
-
-class Label(NamedTuple):
-    """Text at the left (-1) or right (1) of a point or around it (0), for an edge; a heading is of none."""
-
-    text: str
-    at: Point  # the middle of its height
-    side: int = 0
-    edge: Edge | None = None
+    labels: tuple[Label, ...]
 
 
 class Graph(NamedTuple):
-    """Nodes by name, edges, and the text beside them."""
+    """Nodes by name, edges and headings."""
 
     nodes: dict[str, Node]
     edges: list[Edge]
-    labels: list[Label]
+    headings: list[Label]
 
     @property
     def right(self) -> float:
         """Where the graph ends, at the right; 0 of nothing."""
-        ends = [node.at[0] + node.width / 2 for node in self.nodes.values()]
+        labels = [*self.headings, *(label for edge in self.edges for label in edge.labels)]
+        ends = [label.at[0] + (1 + label.side) / 2 * width(label.text) for label in labels]
         ends += [x for edge in self.edges for x, _ in edge.points]
-        return max(
-            ends + [label.at[0] + (1 + label.side) / 2 * width(label.text) for label in self.labels], default=0.0
-        )
+        return max(ends + [node.at[0] + node.width / 2 for node in self.nodes.values()], default=0.0)
 
 
 def width(text: str, size: str = "label") -> float:

@@ -16,6 +16,8 @@ _PAD = 0.07  # between a line and its text
 _LINE = 0.13  # height of a line of text
 _BACK = 0.26  # more room for the line that feeds an output back
 
+Key = tuple[str, int | None]  # of a box: a part, and its step; None where one stands for all of them
+
 
 def graph_of(model: Any, T: int = 4) -> Graph:
     """The cyclic graph of a layer or a model, and beside it the graph unrolled over T steps.
@@ -37,7 +39,7 @@ class _Panel:
 
     def __init__(self, graph: Graph, wiring: Wiring, title: str, T: int, cyclic: bool) -> None:
         self.graph, self.T, self.cyclic = graph, T, cyclic
-        self.nodes: dict[tuple[str, int | None], Node] = {}  # by part and step; None where one stands for all steps
+        self.nodes: dict[Key, Node] = {}
         lanes = [[part.of(lane.title) for part in lane.parts] for lane in wiring.lanes]
         parts = {part.name: part for lane in lanes for part in lane}
         links = [(parts[link.source], parts[link.target], link.kind) for link in wiring.links]
@@ -47,43 +49,43 @@ class _Panel:
         self.row = max(0.8, 0.4 + _LINE * max(len(part.states) + len(part.loop) for part in parts.values()))
         states = [text for part in parts.values() for text in (_symbols(part, 0), *dict(part.states).values())]
         self.gap = max(0.64, *[width(text) + 0.12 for text in states])
-        columns = []
+        columns, headings = [], []
         for lane, stated in zip(lanes, wiring.lanes, strict=True):
-            own = self._place(lane)
+            back = _BACK * any(kind == "back" and target in lane for _, target, kind in links)
+            own = self._place(lane, back)
             feeds = any(source in lane and target not in lane for source, target, _ in links)
-            self._stack(lane, 1 if cyclic and not feeds else -1)
-            self._heading(stated.title, own, -0.45)
+            self._stack(lane, 1 if cyclic and not feeds else -1, back)
+            headings.append((stated.title, own, -0.45))
             columns += own
         for link in links:
             self._link(*link)
-        self._heading(title, columns, max(self.rows.values()) * self.row + 0.45)
+        headings.append((title, columns, max(self.rows.values()) * self.row + 0.45))
+        graph.headings.extend(Label(text, ((xs[0] + xs[-1]) / 2, y)) for text, xs, y in headings if text)
 
-    def _heading(self, text, columns, y):
-        if text:
-            self.graph.labels.append(Label(text, ((columns[0] + columns[-1]) / 2, y)))
-
-    def _place(self, lane: list[Part]) -> list[float]:
+    def _place(self, lane: list[Part], back: float) -> list[float]:
         """Place the boxes of a lane; returns the middles of its columns."""
         shift = _SHIFT * any(part.direction for part in lane)
-        back = _BACK * any(part.name in self.started for part in lane)
         texts = [0.0 if self.cyclic else width(part.shape) + _PAD for part in lane]
         first = self.graph.right + self.gap + _PASS + shift + max(self.width / 2, *texts) if self.graph.nodes else 0.0
         steps = range(self.T if any(part.steps == "each" for part in lane) else 1)
         columns = [first + t * (self.width + 2 * shift + self.gap + back) for t in steps]
         places = {"each": columns, "last": columns[-1:], "all": [(first + columns[-1]) / 2]}
         for i, part in enumerate(lane):
-            more = columns[-1] - first if part.steps == "all" and i and lane[i - 1].steps == "each" else 0.0
+            reads_all = part.steps == "all" and i and lane[i - 1].steps == "each"
+            wide = self.width + (columns[-1] - first if reads_all else 0.0)
             for t, x in enumerate(places[part.steps]):
-                step = "cyclic" if self.cyclic else f"step {t}" if part.steps == "each" else "unrolled"
-                label = "start" if part.name in self.started and t == 0 else _at(part.label, t)
+                step, label = f"step {t}" if part.steps == "each" else "unrolled", _at(part.label, t)
+                if self.cyclic:
+                    step, label = "cyclic", part.label
+                elif t == 0 and part.name in self.started:
+                    label = "start"
                 at = (x - _SHIFT * part.direction, self.rows[part.name] * self.row)
-                label = part.label if self.cyclic else label
-                node = Node(f"{step} {part.name}", label, part.kind, at, self.width + more)
+                node = Node(f"{step} {part.name}", label, part.kind, at, wide)
                 self.nodes[_key(part, t)] = self.graph.nodes[node.name] = node
         return columns
 
-    def _pairs(self, source: Part, target: Part, kind: str) -> list[tuple[Node, Node, int]]:
-        """The boxes that an arrow joins, and the step of the second."""
+    def _pairs(self, source: Part, target: Part, kind: str) -> list[tuple[Key, Key]]:
+        """What the arrows of a link join."""
         T, way = self.T, -1 if source.direction < 0 else 1
         if kind in ("time", "back"):
             steps = [(0, 0)] if self.cyclic else [(t, t + way) for t in range(T) if 0 <= t + way < T]
@@ -91,16 +93,13 @@ class _Panel:
             steps = [(T - 1 if way > 0 else 0, 0)]
         else:
             steps = [(t, t) for t in range(T)]
-        keys = dict.fromkeys((_key(source, a), _key(target, b)) for a, b in steps)
-        return [(self.nodes[a], self.nodes[b], b[1] or 0) for a, b in keys]
+        return list(dict.fromkeys((_key(source, a), _key(target, b)) for a, b in steps))
 
-    def _edge(self, source: Node, target: Node, kind: str, points: list[Point], *texts: tuple[str, Point, int]) -> None:
-        """Add an edge, and those texts beside it that aren't empty."""
-        edge = Edge(source.name, target.name, kind, tuple(points))
-        self.graph.edges.append(edge)
-        self.graph.labels.extend(Label(*text, edge) for text in texts if text[0])
+    def _edge(self, source: Node, target: Node, kind: str, points: list[Point], *labels: Label) -> None:
+        labels = tuple(label for label in labels if label.text)
+        self.graph.edges.append(Edge(source.name, target.name, kind, tuple(points), labels))
 
-    def _stack(self, lane: list[Part], side: int) -> None:
+    def _stack(self, lane: list[Part], side: int, back: float) -> None:
         """Add the edges within a lane with the texts at a side, those of two directions at their own."""
         for i, part in enumerate(lane):
             below = lane[: i - (part.direction < 0)] if part.fed else []
@@ -109,7 +108,7 @@ class _Panel:
             if part.states and self.cyclic:
                 self._loop(part, -part.direction or side)
             elif part.states:
-                self._link(part, part, "time")
+                self._link(part, part, "time", back)
 
     def _up(self, source: Part, target: Part, lane: list[Part], side: int) -> None:
         """Add edges upward; the unrolled graph has the shape alone, and has it once."""
@@ -119,18 +118,19 @@ class _Panel:
         if self.cyclic:
             text = "\n".join([text, *target.weights])
         between = lane[lane.index(source) + 1 : lane.index(target)]
-        for i, (a, b, t) in enumerate(self._pairs(source, target, "through")):
+        for i, (key, other) in enumerate(self._pairs(source, target, "through")):
+            a, b = self.nodes[key], self.nodes[other]
             (x0, y0), (x1, y1) = (a.at[0], a.at[1] + BOX / 2), (b.at[0], b.at[1] - BOX / 2)
             if abs(x0 - x1) > (a.width + b.width) / 2:
                 points = [(x0, y0), (x0, b.at[1]), (x1 - b.width / 2, b.at[1])]
             elif between:
-                x, y = self.nodes[_key(between[0], t)].at
+                x, y = self.nodes[between[0].name, key[1]].at
                 x += side * (self.width / 2 + _PASS)
                 points = [(x0 + side * 0.15, y0), (x, y - 0.25), (x, y + 0.25), (x1 + side * 0.1, y1)]
             else:
                 points = [(x1 if a.width > b.width else x0, y0), (x0 if b.width > a.width else x1, y1)]
             x = side * max(side * x for x, _ in points[:2]) + side * _PAD
-            self._edge(a, b, "through", points, (text * (i == 0), (x, a.at[1] + self.row / 2), side))
+            self._edge(a, b, "through", points, Label(text * (i == 0), (x, a.at[1] + self.row / 2), side))
 
     def _loop(self, part: Part, side: int) -> None:
         """Add the edge of the cyclic graph from a layer to itself."""
@@ -138,13 +138,14 @@ class _Panel:
         (x, y), near, far = node.at, self.width / 2, self.width / 2 + 0.28
         points = [(x + side * dx, y + dy) for dx, dy in ((near, 0.07), (far, 0.07), (far, -0.07), (near, -0.07))]
         text = "\n".join([*map(" ".join, part.states), *part.loop])
-        self._edge(node, node, "time", points, (text, (x + side * (far + _PAD), y), side))
+        self._edge(node, node, "time", points, Label(text, (x + side * (far + _PAD), y), side))
 
-    def _link(self, source: Part, target: Part, kind: str) -> None:
-        """Add edges to the side; the first one has the shapes of what flows."""
+    def _link(self, source: Part, target: Part, kind: str, back: float = 0.0) -> None:
+        """Add edges to the side; the first one has the shapes of what flows. back: room at the end without text."""
         way = -1 if kind == "time" and source.direction < 0 else 1
         shapes = [source.shape] if kind == "every" else list(dict.fromkeys(shape for _, shape in target.states))
-        for i, (a, b, t) in enumerate(self._pairs(source, target, kind)):
+        for i, (key, other) in enumerate(self._pairs(source, target, kind)):
+            a, b = self.nodes[key], self.nodes[other]
             (x0, y0), (x1, y1) = (a.at[0] + way * a.width / 2, a.at[1]), (b.at[0] - way * b.width / 2, b.at[1])
             if kind == "back":
                 x, x1 = (self.graph.right + 0.12, x1 + b.width) if self.cyclic else (x1 - _BACK, x1)
@@ -156,10 +157,10 @@ class _Panel:
                 points = [(x0, y0), (x0 + _PASS, y0), (x0 + _PASS, y1), (x1, y1)]
             else:
                 points = [(x0, y0), (x1, y1)]
-            start = points[-2][0]
-            x = start + way * min(self.gap, abs(x1 - start)) / 2
-            below = ("\n".join(shapes) * (i == 0), (x, y1 - 0.04 - _LINE / 2 * len(shapes)), 0)
-            self._edge(a, b, kind, points, (_symbols(target, t), (x, y1 + 0.1), 0), below)
+            x = (points[-2][0] + x1 - back) / 2
+            above = Label(_symbols(target, other[1] or 0), (x, y1 + 0.1))
+            below = Label("\n".join(shapes) * (i == 0), (x, y1 - 0.04 - _LINE / 2 * len(shapes)))
+            self._edge(a, b, kind, points, above, below)
 
 
 def _key(part, t):
