@@ -289,7 +289,7 @@ FAULTS = {
         "test_seq2seq.py::test_loss_and_gradients_equal_torchs",
     ),
     "plot: one direction of a layer drawn like the other": Fault(
-        "plot/sketch.py", "(reversed(pair) if i else pair)", "pair",
+        "plot/unroll.py", "T, way = self.T, -1 if source.direction < 0 else 1", "T, way = self.T, 1",
         "test_plot.py::test_directions_run_against_each_other_and_meet",
     ),
     "functional: a pullback that has no first state": Fault(

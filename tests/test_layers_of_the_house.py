@@ -46,6 +46,7 @@ ORDER = [
     "ragged",
     "trees",
     "parameters",
+    "wiring",
     "threads",
     "functional",
     "flow",

@@ -24,6 +24,7 @@ from fastrnn.plot.drawing import draw
 from fastrnn.plot.graph import BOX, EDGES, NODES
 from fastrnn.plot.style import COLOURS, DASHES, MARKERS
 from fastrnn.plot.unroll import graph_of
+from fastrnn.wiring import Lane, Link, Part, Wiring
 
 matplotlib = pytest.importorskip("matplotlib")
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
@@ -34,6 +35,17 @@ VOCABULARY = "".join(sorted(set(TEXT)))
 
 def charlm(**options):
     return CharLM(VOCABULARY, **{"cell": "lstm", "hidden_size": 8, "seed": 0, **options})
+
+
+class Stated:
+    """What states a wiring can be drawn: here four states from one lane to another, and weights for each of them."""
+
+    def wiring(self):
+        states = tuple((f"{name}_{{t-1}}", "(B, 1000)") for name in "hcnm")
+        loop = ("W_hh (4·1000, 1000)", *(f"W_{name} (1, 1000)" for name in "hcnm"))
+        cell = Part("cell", "recurrent", "(B, 1000)", ("W_ih (4·1000, 3)",), states=states, loop=loop)
+        lanes = [Lane(title, [Part("input", "input", "(B, 3)", label="x_t"), cell]) for title in ("first", "second")]
+        return Wiring("two lanes", tuple(lanes), (Link("first cell", "second cell", "state"),))
 
 
 SIZES = {"hidden_size": 8, "embedding_size": 4, "seed": 0}
@@ -60,6 +72,7 @@ DRAWN = {
     "seq2seq-both": lambda: Seq2Seq(9, 7, num_layers=2, **BOTH),
     "seq2seq-attention": lambda: Seq2Seq(9, 7, attention=True, **SIZES),
     "seq2seq-both-attention": lambda: Seq2Seq(9, 7, attention=True, num_layers=2, **BOTH),
+    "stated": Stated,
 }
 
 
@@ -73,7 +86,7 @@ def ends_of(graph, kind, panel=""):
 
 
 def labels_of(graph):
-    return {(label.edge.source, label.edge.target): label.text for label in graph.labels if label.edge}
+    return {(edge.source, edge.target): label.text for edge in graph.edges for label in edge.labels}
 
 
 # What is in the graph
@@ -91,7 +104,7 @@ def test_a_layer_and_its_unrolled_copy():
     assert labels["cyclic input", "cyclic LSTM 0"] == "(B, 5)\nW_ih (4·8, 5)"
     assert labels["cyclic LSTM 0", "cyclic LSTM 0"] == "h_{t-1} (B, 8)\nc_{t-1} (B, 8)\nW_hh (4·8, 8)"
     assert [graph.nodes[f"step {t} input"].label for t in range(3)] == ["x_0", "x_1", "x_2"]
-    assert [label.text for label in graph.labels if not label.edge] == [
+    assert [label.text for label in graph.headings] == [
         "LSTM, input 5, hidden 8",
         "unrolled over 3 steps",
     ]
@@ -143,10 +156,12 @@ def test_many_to_one_reads_the_last_state_of_each_direction():
     graph = graph_of(DRAWN["classifier"](), 4)
     assert ("step 3 LSTM 0", "unrolled head") in ends_of(graph, "through")
     graph = graph_of(DRAWN["classifier-both"](), 4)
-    into = {a for a, b in ends_of(graph, "through") if b == "step 3 LSTM 1 concat"}
+    into = {a for a, b in ends_of(graph, "through") if b == "unrolled LSTM 1 concat"}
     assert into == {"step 3 LSTM 1 forward", "step 0 LSTM 1 reverse"}
-    assert ("step 3 LSTM 1 concat", "unrolled head") in ends_of(graph, "through")
-    assert steps_of(graph, "LSTM 1 concat") == {3}
+    assert ("unrolled LSTM 1 concat", "unrolled head") in ends_of(graph, "through")
+    assert steps_of(graph, "LSTM 1 concat") == set()
+    x = {name: graph.nodes[name].at[0] for name in ("unrolled LSTM 1 concat", "step 3 input", "unrolled head")}
+    assert len(set(x.values())) == 1
 
 
 def test_pooling_reads_all_steps():
@@ -173,7 +188,7 @@ def test_an_encoder_hands_its_last_state_to_a_decoder():
     assert not steps_of(graph, "encoder output")
     assert ends_of(graph, "state", "step") == {(f"step 2 encoder LSTM {k}", f"step 0 decoder LSTM {k}") for k in (0, 1)}
     graph = graph_of(DRAWN["seq2seq-both"](), 3)
-    into = {a for a, b in ends_of(graph, "state") if b == "unrolled decoder bridge 1"}
+    into = {a for a, b in ends_of(graph, "state") if b == "unrolled bridge 1"}
     assert into == {"step 2 encoder LSTM 1 forward", "step 0 encoder LSTM 1 reverse"}
     graph = graph_of(DRAWN["seq2seq-attention"](), 3)
     assert {a for a, b in ends_of(graph, "through") if b == "unrolled encoder memory"} == {
@@ -266,7 +281,20 @@ def test_the_check_of_overlaps_sees_them():
     assert apart((0, 0, 1, 1), (1.5, 0, 2, 1))
 
 
-@pytest.mark.parametrize("name", ["lstm-both-3", "generator-both", "seq2seq-both-attention"])
+@pytest.mark.parametrize("name", DRAWN)
+def test_lines_upward_stay_with_their_boxes(name):
+    """They pass by the boxes between, and go nowhere else."""
+    graph = graph_of(DRAWN[name](), 4)
+    for edge in graph.edges:
+        if edge.kind == "through":
+            ends = graph.nodes[edge.source], graph.nodes[edge.target]
+            left = min(node.at[0] - node.width / 2 for node in ends)
+            right = max(node.at[0] + node.width / 2 for node in ends)
+            assert all(left - 0.2 < x < right + 0.2 for x, _ in edge.points), edge
+            assert all(before[1] <= after[1] for before, after in pairwise(edge.points)), edge
+
+
+@pytest.mark.parametrize("name", ["lstm-both-3", "generator-both", "seq2seq-both-attention", "stated"])
 def test_edges_end_on_their_boxes(name):
     graph = graph_of(DRAWN[name](), 3)
     for edge in graph.edges:

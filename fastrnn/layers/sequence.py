@@ -13,6 +13,7 @@ from fastrnn.layers.stack import Stack
 from fastrnn.layers.stream import Stream
 from fastrnn.parameters import Parameters
 from fastrnn.ragged import Packed
+from fastrnn.wiring import Lane, Wiring, output, recurrent, vectors
 
 Rows = np.ndarray | Packed  # (T, B, width), or as x is laid out
 State = Any  # h (L*D, B, P); of several, as (h, c) for LSTM, a tuple, where arguments may have None for any
@@ -146,3 +147,10 @@ class Recurrent(Stack):
         """The arrays (L, *batch, width) of the state of a layer in one direction, zeros for None."""
         leading, letters = (self.num_layers, *batch), self._state_letters[len(batch)]
         return self.arrays_of("state", self.state_names, value, leading, letters)
+
+    def wiring(self) -> Wiring:
+        """What the layers are made of, for `fastrnn.plot`."""
+        parts = [vectors(self.input_size), *recurrent(self), output()]
+        more = f", {self.num_layers} layers" * (self.num_layers > 1) + ", both directions" * self.bidirectional
+        title = f"{type(self).__name__}, input {self.input_size}, hidden {self.hidden_size}{more}"
+        return Wiring(title, (Lane("", parts),))

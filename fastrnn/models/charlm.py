@@ -12,6 +12,7 @@ from fastrnn.models.decoding import draw
 from fastrnn.models.encoder import layers
 from fastrnn.models.model import Network, check_optimizer, clipped
 from fastrnn.parameters import Parameters
+from fastrnn.wiring import Lane, Wiring, linear, output, recurrent, tokens
 
 State = Any  # h (L, B, H); with cell "lstm" (h, c)
 
@@ -67,6 +68,12 @@ class CharLM(Network):
             "dtype": self.rnn.dtype.name,
         }
         super().__init__(parts, config)
+
+    def wiring(self) -> Wiring:
+        """What the model is made of, for `fastrnn.plot`."""
+        decoder = linear("decoder", self.decoder, self.decoder.out_features)
+        parts = [*tokens(self.embedding), *recurrent(self.rnn), decoder, output()]
+        return Wiring("CharLM: many to many, step by step", (Lane("", parts),))
 
     @classmethod
     def least_elements(cls, config: Mapping[str, Any]) -> int:

@@ -16,6 +16,7 @@ class _ManyToOne(SequenceModel):
 
     def __init__(self, head, out_features, own, pooling, seed, options):
         self._pool = POOLINGS[checks.choice("pooling", pooling, tuple(POOLINGS))]
+        self._read = pooling
         super().__init__(head, out_features, {**own, "pooling": pooling}, seed, options)
 
     def _checked(self, batch):

@@ -13,6 +13,7 @@ from fastrnn.layers.batch import packed as batch_of
 from fastrnn.layers.sequence import Recurrent
 from fastrnn.models.model import Groups
 from fastrnn.ragged import Packed
+from fastrnn.wiring import Part, recurrent, tokens, vectors
 
 
 def layers(cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, **options: Any) -> Recurrent:
@@ -152,6 +153,11 @@ class Encoder:
     def width(self) -> int:
         """Columns D*H of what comes out."""
         return self.rnn.hidden_size * (2 if self.rnn.bidirectional else 1)
+
+    def parts(self, read: str, label: str = "x_t") -> list[Part]:
+        """What it is made of; see fastrnn.wiring: read of `recurrent`, label of `tokens`."""
+        given = tokens(self.embedding, label) if self.num_tokens else [vectors(self.rnn.input_size)]
+        return [*given, *recurrent(self.rnn, read)]
 
     def packed(self, name: str, sequences: Sequences) -> Packed:
         """A batch, checked; see `packed`."""

@@ -12,6 +12,7 @@ from fastrnn.models.encoder import Sequences, layers, packed
 from fastrnn.models.heads import Classes
 from fastrnn.models.model import Groups, Model
 from fastrnn.ragged import Packed
+from fastrnn.wiring import Lane, Link, Part, Wiring, linear, output, recurrent, shape, tokens
 
 CONDITIONS = ("state", "input", "both")
 METHODS = ("greedy", "sample", "beam")
@@ -94,6 +95,19 @@ class SequenceGenerator(Model):
             "dtype": rnn.dtype.name,
         }
         super().__init__(parts, config)
+
+    def wiring(self) -> Wiring:
+        """What the model is made of, for `fastrnn.plot`."""
+        given, layers = [Part("condition", "input", shape("B", self.condition_size), steps="all")], recurrent(self.rnn)
+        parts, links = tokens(self.embedding, "y_{t-1}"), [Link("output", "input", "back")]
+        if self._fed:
+            parts.append(Part("concat", "join", shape("B", self.rnn.input_size)))
+            links.append(Link("condition", "concat", "every"))
+        if self.bridge:
+            given.append(linear("bridge", self.bridge, self.bridge.out_features, "all"))
+            links += [Link("bridge", layer.name, "state") for layer in layers]
+        parts += [*layers, linear("head", self.head, self.head.out_features), output()]
+        return Wiring("SequenceGenerator: one to many", (Lane("", given), Lane("", parts)), tuple(links))
 
     def _conditions(self, conditions, B=None):
         size = self.condition_size

@@ -12,6 +12,7 @@ from fastrnn.models.encoder import Encoder, Options, Sequences, packed
 from fastrnn.models.heads import Classes
 from fastrnn.models.model import Groups, Model
 from fastrnn.ragged import Packed
+from fastrnn.wiring import Lane, Link, Part, Wiring, linear, output
 
 Batch = tuple[Sequences, Sequences]  # sources and targets, as many of each
 
@@ -132,6 +133,29 @@ class Seq2Seq(Model):
     @teacher_forcing.setter
     def teacher_forcing(self, value: float) -> None:
         self._teacher_forcing = checks.number("teacher_forcing", value, 0.0, 1.0)
+
+    def wiring(self) -> Wiring:
+        """What the model is made of, for `fastrnn.plot`."""
+        encoder = self._encoder.parts("each" if self._attention else "")
+        decoder = self._decoder.parts("each", "y_{t-1}")
+        links, bridges = [Link("decoder output", "decoder input", "back")], []
+        layers, ends = ([part.name for part in parts if part.kind == "recurrent"] for parts in (decoder, encoder))
+        for k, layer in enumerate(layers):
+            source = f"encoder {layer}"
+            if self._encoder.rnn.bidirectional:
+                source = f"bridge {k}"
+                bridges.append(Part(source, "linear", label="bridge", steps="all", fed=False))
+                links += [Link(f"encoder {end}", source, "state") for end in ends[2 * k : 2 * k + 2]]
+            links.append(Link(source, f"decoder {layer}", "state"))
+        if self._attention:
+            H, gathered = self.head.in_features, Part("memory", "join", encoder[-1].shape, (), "all outputs", "all")
+            encoder.append(linear("memory", self._memory, H, "all") if self._memory else gathered)
+            decoder.append(linear("attention", self._attention, H))
+            links.append(Link("encoder memory", "decoder attention", "every"))
+        decoder += [linear("head", self.head, self.head.out_features), output()]
+        between = [Lane("", bridges)] if bridges else []
+        lanes = (Lane("encoder", encoder), *between, Lane("decoder", decoder))
+        return Wiring("Seq2Seq: many to many, the output after the input", lanes, tuple(links))
 
     def _targets(self, targets, B):
         """Checked target sequences, as many as sources."""

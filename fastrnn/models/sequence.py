@@ -14,6 +14,7 @@ from fastrnn.models.heads import Head
 from fastrnn.models.model import Groups, Model
 from fastrnn.models.pooling import Pooled
 from fastrnn.ragged import Packed
+from fastrnn.wiring import Lane, Part, Wiring, linear, output
 
 _AT_ONCE = 256  # sequences in a batch of predictions
 
@@ -30,6 +31,8 @@ class SequenceModel(Model):
     options : of the encoder
     """
 
+    _read = "each"  # step, for the head; or the "last", or the "mean" or "max" of all
+
     def __init__(
         self, head: type[Head], out_features: int, own: Mapping[str, Any], seed: Any, options: Options
     ) -> None:
@@ -39,6 +42,16 @@ class SequenceModel(Model):
         self.head = head(self.encoder.width, out_features, self.encoder.config["dropout"], rnn.dtype, seeds[2:])
         parts = {"embedding": self.encoder.embedding, "rnn": rnn, "head": self.head}
         super().__init__(parts, {**own, **self.encoder.config})
+
+    def wiring(self) -> Wiring:
+        """What the model is made of, for `fastrnn.plot`."""
+        steps = self._read if self._read in ("each", "last") else "all"
+        parts = self.encoder.parts("last" if steps == "last" else "each")
+        if steps == "all":
+            parts.append(Part("pool", "join", parts[-1].shape, label=f"{self._read} over t", steps=steps))
+        parts += [linear("head", self.head, self.head.out_features, steps), output(steps)]
+        kind = "many to many, step by step" if steps == "each" else "many to one"
+        return Wiring(f"{type(self).__name__}: {kind}", (Lane("", parts),))
 
     @abstractmethod
     def _features(self, encoded: Encoded) -> Pooled:

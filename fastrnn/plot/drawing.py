@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from fastrnn.plot.graph import BOX, EDGES, NODES, SIZES, Graph
+import numpy as np
+
+from fastrnn.plot.graph import BOX, EDGES, NODES, SIZES, SUBSCRIPT, Graph, Label
 from fastrnn.plot.style import INK, styled
 from fastrnn.plot.unroll import graph_of
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 _MARGIN = 0.12  # inches
 _CORNER = 0.09
 _KEY = 0.24  # height of a line of the key
-_LINES = {"solid": "-", "bold": "-", "dashed": (0, (4, 1.5)), "dotted": (0, (1, 1.3)), "dashdot": (0, (5, 1.3, 1, 1.3))}
+_LINES = {"dashed": (0, (4, 1.5)), "dotted": (0, (1, 1.3)), "dashdot": (0, (5, 1.3, 1, 1.3))}
 
 
 def unrolled(model: Any, T: int = 4) -> Figure:
@@ -29,40 +32,42 @@ def draw(graph: Graph) -> Figure:
         from matplotlib.figure import Figure
         from matplotlib.patches import FancyBboxPatch
 
-        figure = Figure(figsize=(4, 4))
+        figure = Figure(figsize=(1, 1))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        axes.set(xlim=(0, 4), ylim=(0, 4))
+        for heading in graph.headings:
+            _text(axes, heading, "heading")
         for edge in graph.edges:
             _arrow(axes, edge.points, edge.kind)
+            for label in edge.labels:
+                _text(axes, label, "label")
         for node in graph.nodes.values():
-            (x, y), w = node.at, node.width - 0.12
+            (x, y), w, h = node.at, node.width - 0.12, BOX - 0.12
             axes.add_patch(
                 FancyBboxPatch(
-                    (x - w / 2, y - BOX / 2 + 0.06), w, BOX - 0.12, boxstyle="round,pad=0.06,rounding_size=0.07",
+                    (x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0.06,rounding_size=0.07",
                     facecolor=NODES[node.kind], edgecolor=INK, linewidth=0.8, zorder=3, gid=node.name,
                 )
             )  # fmt: skip
-            _text(axes, node.at, node.label, "node", zorder=4)
-        for label in graph.labels:
-            _text(axes, label.at, label.text, "heading" if label.edge is None else "label", ha=label.align)
-        left, bottom, right, top = _extent(figure, axes, graph)
-        kinds = [kind for kind in EDGES if any(edge.kind == kind for edge in graph.edges)]
-        for i, kind in enumerate(kinds):
-            y = bottom - 0.1 - _KEY * (i + 0.5)
-            _arrow(axes, ((left, y), (left + 0.45, y)), kind)
-            _text(axes, (left + 0.55, y), EDGES[kind][2], "label", ha="left")
-        left, bottom, right, top = _extent(figure, axes, graph)
+            _text(axes, Label(node.label, node.at), "node")
+        left, bottom, *_ = _extent(figure, axes)
+        for kind in EDGES:
+            if any(edge.kind == kind for edge in graph.edges):
+                bottom -= _KEY
+                _arrow(axes, ((left, bottom), (left + 0.45, bottom)), kind)
+                _text(axes, Label(EDGES[kind][2], (left + 0.55, bottom), 1), "label")
+        left, bottom, right, top = _extent(figure, axes)
         axes.set(xlim=(left - _MARGIN, right + _MARGIN), ylim=(bottom - _MARGIN, top + _MARGIN))
         figure.set_size_inches(right - left + 2 * _MARGIN, top - bottom + 2 * _MARGIN)
         return figure
 
 
-def _text(axes, at, text, size, **options):
-    """Text with its subscripts set."""
-    text = re.sub(r"(\w)_(?:\{(.*?)\}|(\w+))", r"$\1_{\\mathrm{\2\3}}$", text.replace("$", r"\$"))
+def _text(axes, label, size):
+    """A label with its subscripts set."""
+    text = re.sub(r"(\w)" + SUBSCRIPT, r"$\1_{\\mathrm{\2\3}}$", label.text.replace("$", r"\$"))
     text = re.sub(r"(?<=\w)([+-])(?=1\})", r"{\1}", text)
-    axes.text(*at, text, **{"ha": "center", "va": "center", "fontsize": SIZES[size], "linespacing": 1.3, **options})
+    align = {-1: "right", 0: "center", 1: "left"}[label.side]
+    axes.text(*label.at, text, ha=align, va="center", fontsize=SIZES[size], linespacing=1.3, zorder=4)
 
 
 def _arrow(axes, points, kind):
@@ -70,37 +75,27 @@ def _arrow(axes, points, kind):
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 
+    points = np.array(points)
     vertices, codes = [points[0]], [Path.MOVETO]
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
-        vertices += [_toward(corner, before), corner, _toward(corner, after)]
+        ends = [corner + (end - corner) * min(_CORNER / math.dist(end, corner), 0.5) for end in (before, after)]
+        vertices += [ends[0], corner, ends[1]]
         codes += [Path.LINETO, Path.CURVE3, Path.CURVE3]
     colour, style, _ = EDGES[kind]
     axes.add_patch(
         FancyArrowPatch(
             path=Path([*vertices, points[-1]], [*codes, Path.LINETO]), arrowstyle="-|>", mutation_scale=7,
-            color=colour, linestyle=_LINES[style], linewidth=1.6 if style == "bold" else 1.0, joinstyle="round",
-            capstyle="butt", shrinkA=0, shrinkB=0, zorder=2,
+            color=colour, linestyle=_LINES.get(style, "-"), linewidth=1.6 if style == "bold" else 1.0,
+            joinstyle="round", capstyle="butt", shrinkA=0, shrinkB=0, zorder=2,
         )
     )  # fmt: skip
 
 
-def _toward(corner, other):
-    """A point a little way, at most half of it, from a corner to the next point."""
-    dx, dy = other[0] - corner[0], other[1] - corner[1]
-    length = max((dx * dx + dy * dy) ** 0.5, 1e-9)
-    share = min(_CORNER / length, 0.5)
-    return corner[0] + share * dx, corner[1] + share * dy
-
-
-def _extent(figure, axes, graph):
-    """Left, bottom, right and top of all that is drawn, in inches; text is measured."""
+def _extent(figure, axes):
+    """Left, bottom, right and top of all that is drawn, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.transforms import Bbox
 
     renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [text.get_window_extent(renderer).transformed(axes.transData.inverted()) for text in axes.texts]
-    points = [point for edge in graph.edges for point in edge.points]
-    for (x, y), half in ((node.at, node.width / 2) for node in graph.nodes.values()):
-        points += [(x - half, y - BOX / 2), (x + half, y + BOX / 2)]
-    points += [(box.x0, box.y0) for box in boxes] + [(box.x1, box.y1) for box in boxes]
-    xs, ys = zip(*points, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
+    boxes = [artist.get_window_extent(renderer) for artist in (*axes.texts, *axes.patches)]
+    return Bbox.union(boxes).transformed(axes.transData.inverted()).extents

@@ -1,202 +1,192 @@
-"""A layer or a model as a graph: the cyclic one, and beside it its copy unrolled over the steps."""
+"""A wiring as a graph: the cyclic one, and beside it its copy unrolled over the steps."""
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
 from fastrnn import checks
-from fastrnn.plot.graph import BOX, Graph, Node, Point, width
-from fastrnn.plot.sketch import ABOVE, BACK, PAD, PASS, SHIFT, Column, Sketch
-from fastrnn.plot.wiring import Layer, Strand, wiring_of
+from fastrnn.plot.graph import BOX, Edge, Graph, Label, Node, Point, width
+from fastrnn.wiring import Part, Wiring
 
-_BETWEEN = 0.4  # the two graphs, inches
-_OPENING = 0.75  # before a decoder, inches
+_SHIFT = 0.17  # of the two directions to the sides, inches
+_PASS = 0.1  # from a box to a line around it
+_PAD = 0.07  # between a line and its text
+_LINE = 0.13  # height of a line of text
+_BACK = 0.26  # more room for the line that feeds an output back
+
+Key = tuple[str, int | None]  # of a box: a part, and its step; None where one stands for all of them
 
 
 def graph_of(model: Any, T: int = 4) -> Graph:
     """The cyclic graph of a layer or a model, and beside it the graph unrolled over T steps.
 
-    Raises ValueError: `T: expected an integer in 1..64, got 0`, and what `wiring_of` raises.
+    Raises ValueError: `T: expected an integer in 1..64, got 0`, `plot: expected a recurrent layer or a model of
+    recurrent layers, got Linear`.
     """
     T = checks.integer("T", T, 1, 64)
-    wiring = wiring_of(model)
-    graph = Graph()
-    _draw(Sketch(graph, wiring, cyclic=True, T=1), 0.0, wiring.title)
-    unrolled = Sketch(graph, wiring, cyclic=False, T=T)
-    shapes = [shape for strand in wiring.strands for layer in strand.layers for shape in (layer.input, layer.output)]
-    room = SHIFT * unrolled.both + max(unrolled.width / 2, PAD + max(map(width, shapes)))
-    if wiring.condition:
-        room += unrolled.pitch(wiring.strands[-1])
-    _draw(unrolled, graph.right + _BETWEEN + room, f"unrolled over {T} step{'s' * (T > 1)}")
+    if not hasattr(model, "wiring"):
+        raise ValueError(f"plot: expected a recurrent layer or a model of recurrent layers, got {type(model).__name__}")
+    wiring, graph = model.wiring(), Graph({}, [], [])
+    _Panel(graph, wiring, wiring.title, 1, cyclic=True)
+    _Panel(graph, wiring, f"unrolled over {T} step{'s' * (T > 1)}", T, cyclic=False)
     return graph
 
 
-def _draw(sketch: Sketch, x: float, title: str) -> None:
-    """All strands from x to the right, under a title."""
-    strands, drawn = sketch.wiring.strands, []
-    for strand in strands:
-        pitch = sketch.pitch(strand)
-        columns = [sketch.column(strand, t, x + t * pitch) for t in range(sketch.T)]
-        if sketch.cyclic:
-            sketch.loops(strand, columns[0])
+class _Panel:
+    """One of the two graphs, at the right of what there is; the cyclic one has a single step."""
+
+    def __init__(self, graph: Graph, wiring: Wiring, title: str, T: int, cyclic: bool) -> None:
+        self.graph, self.T, self.cyclic = graph, T, cyclic
+        self.nodes: dict[Key, Node] = {}
+        lanes = [[part.of(lane.title) for part in lane.parts] for lane in wiring.lanes]
+        parts = {part.name: part for lane in lanes for part in lane}
+        links = [(parts[link.source], parts[link.target], link.kind) for link in wiring.links]
+        self.started = {target.name for _, target, kind in links if kind == "back"}
+        self.rows = _rows(lanes, links)
+        self.width = max(0.55, *[width(part.label, "node") + 0.14 for part in parts.values()])
+        self.row = max(0.8, 0.4 + _LINE * max(len(part.states) + len(part.loop) for part in parts.values()))
+        states = [text for part in parts.values() for text in (_symbols(part, 0), *dict(part.states).values())]
+        self.gap = max(0.64, *[width(text) + 0.12 for text in states])
+        columns, headings = [], []
+        for lane, stated in zip(lanes, wiring.lanes, strict=True):
+            back = _BACK * any(kind == "back" and target in lane for _, target, kind in links)
+            own = self._place(lane, back)
+            feeds = any(source in lane and target not in lane for source, target, _ in links)
+            self._stack(lane, 1 if cyclic and not feeds else -1, back)
+            headings.append((stated.title, own, -0.45))
+            columns += own
+        for link in links:
+            self._link(*link)
+        headings.append((title, columns, max(self.rows.values()) * self.row + 0.45))
+        graph.headings.extend(Label(text, ((xs[0] + xs[-1]) / 2, y)) for text, xs, y in headings if text)
+
+    def _place(self, lane: list[Part], back: float) -> list[float]:
+        """Place the boxes of a lane; returns the middles of its columns."""
+        shift = _SHIFT * any(part.direction for part in lane)
+        texts = [0.0 if self.cyclic else width(part.shape) + _PAD for part in lane]
+        first = self.graph.right + self.gap + _PASS + shift + max(self.width / 2, *texts) if self.graph.nodes else 0.0
+        steps = range(self.T if any(part.steps == "each" for part in lane) else 1)
+        columns = [first + t * (self.width + 2 * shift + self.gap + back) for t in steps]
+        places = {"each": columns, "last": columns[-1:], "all": [(first + columns[-1]) / 2]}
+        for i, part in enumerate(lane):
+            reads_all = part.steps == "all" and i and lane[i - 1].steps == "each"
+            wide = self.width + (columns[-1] - first if reads_all else 0.0)
+            for t, x in enumerate(places[part.steps]):
+                step, label = f"step {t}" if part.steps == "each" else "unrolled", _at(part.label, t)
+                if self.cyclic:
+                    step, label = "cyclic", part.label
+                elif t == 0 and part.name in self.started:
+                    label = "start"
+                at = (x - _SHIFT * part.direction, self.rows[part.name] * self.row)
+                node = Node(f"{step} {part.name}", label, part.kind, at, wide)
+                self.nodes[_key(part, t)] = self.graph.nodes[node.name] = node
+        return columns
+
+    def _pairs(self, source: Part, target: Part, kind: str) -> list[tuple[Key, Key]]:
+        """What the arrows of a link join."""
+        T, way = self.T, -1 if source.direction < 0 else 1
+        if kind in ("time", "back"):
+            steps = [(0, 0)] if self.cyclic else [(t, t + way) for t in range(T) if 0 <= t + way < T]
+        elif kind == "state" or (source.steps, target.steps) == ("each", "last"):
+            steps = [(T - 1 if way > 0 else 0, 0)]
         else:
-            sketch.time(strand, columns)
-        drawn.append(columns)
-        if sketch.cyclic:
-            x = sketch.graph.right + _OPENING + sketch.width / 2
-        else:
-            x += sketch.T * pitch
-        if len(strands) > 1 and sketch.wiring.bridge:
-            x += sketch.width + 0.4
-    if len(strands) > 1:
-        _hand_over(sketch, *drawn)
-    if sketch.wiring.attention:
-        _attend(sketch, *drawn)
-    for strand, columns in zip(strands, drawn, strict=True):
-        _read(sketch, strand, columns)
-        if strand.feeds == "back":
-            _feed_back(sketch, columns)
-        if strand.title:
-            sketch.graph.label(strand.title, ((columns[0].x + columns[-1].x) / 2, -0.45))
-    if sketch.wiring.condition:
-        _condition(sketch, strands[-1], drawn[-1])
-    sketch.graph.label(title, ((drawn[0][0].x + drawn[-1][-1].x) / 2, sketch.top + 0.45))
+            steps = [(t, t) for t in range(T)]
+        return list(dict.fromkeys((_key(source, a), _key(target, b)) for a, b in steps))
+
+    def _edge(self, source: Node, target: Node, kind: str, points: list[Point], *labels: Label) -> None:
+        labels = tuple(label for label in labels if label.text)
+        self.graph.edges.append(Edge(source.name, target.name, kind, tuple(points), labels))
+
+    def _stack(self, lane: list[Part], side: int, back: float) -> None:
+        """Add the edges within a lane with the texts at a side, those of two directions at their own."""
+        for i, part in enumerate(lane):
+            below = lane[: i - (part.direction < 0)] if part.fed else []
+            for source in below[-2:] if below and below[-1].direction < 0 else below[-1:]:
+                self._up(source, part, lane, -(part.direction or source.direction) or side)
+            if part.states and self.cyclic:
+                self._loop(part, -part.direction or side)
+            elif part.states:
+                self._link(part, part, "time", back)
+
+    def _up(self, source: Part, target: Part, lane: list[Part], side: int) -> None:
+        """Add edges upward; the unrolled graph has the shape alone, and has it once."""
+        text = source.shape if self.cyclic or side < 0 else ""
+        if self.cyclic and (source.steps, target.steps) == ("each", "last"):
+            text += " at the first step" if source.direction < 0 else " at the last step"
+        if self.cyclic:
+            text = "\n".join([text, *target.weights])
+        between = lane[lane.index(source) + 1 : lane.index(target)]
+        for i, (key, other) in enumerate(self._pairs(source, target, "through")):
+            a, b = self.nodes[key], self.nodes[other]
+            (x0, y0), (x1, y1) = (a.at[0], a.at[1] + BOX / 2), (b.at[0], b.at[1] - BOX / 2)
+            if abs(x0 - x1) > (a.width + b.width) / 2:
+                points = [(x0, y0), (x0, b.at[1]), (x1 - b.width / 2, b.at[1])]
+            elif between:
+                x, y = self.nodes[between[0].name, key[1]].at
+                x += side * (self.width / 2 + _PASS)
+                points = [(x0 + side * 0.15, y0), (x, y - 0.25), (x, y + 0.25), (x1 + side * 0.1, y1)]
+            else:
+                points = [(x1 if a.width > b.width else x0, y0), (x0 if b.width > a.width else x1, y1)]
+            x = side * max(side * x for x, _ in points[:2]) + side * _PAD
+            self._edge(a, b, "through", points, Label(text * (i == 0), (x, a.at[1] + self.row / 2), side))
+
+    def _loop(self, part: Part, side: int) -> None:
+        """Add the edge of the cyclic graph from a layer to itself."""
+        node = self.nodes[_key(part, 0)]
+        (x, y), near, far = node.at, self.width / 2, self.width / 2 + 0.28
+        points = [(x + side * dx, y + dy) for dx, dy in ((near, 0.07), (far, 0.07), (far, -0.07), (near, -0.07))]
+        text = "\n".join([*map(" ".join, part.states), *part.loop])
+        self._edge(node, node, "time", points, Label(text, (x + side * (far + _PAD), y), side))
+
+    def _link(self, source: Part, target: Part, kind: str, back: float = 0.0) -> None:
+        """Add edges to the side; the first one has the shapes of what flows. back: room at the end without text."""
+        way = -1 if kind == "time" and source.direction < 0 else 1
+        shapes = [source.shape] if kind == "every" else list(dict.fromkeys(shape for _, shape in target.states))
+        for i, (key, other) in enumerate(self._pairs(source, target, kind)):
+            a, b = self.nodes[key], self.nodes[other]
+            (x0, y0), (x1, y1) = (a.at[0] + way * a.width / 2, a.at[1]), (b.at[0] - way * b.width / 2, b.at[1])
+            if kind == "back":
+                x, x1 = (self.graph.right + 0.12, x1 + b.width) if self.cyclic else (x1 - _BACK, x1)
+                points = [(x0, y0), (x, y0), (x, y1), (x1, y1)]
+            elif y1 < y0 or any(node.at[1] == y0 and x0 < node.at[0] < x1 for node in self.nodes.values()):
+                x, over = x1 - _PASS, y0 + self.row / 2 - 0.12
+                points = [(x0 - 0.1, y0 + BOX / 2), (x0 - 0.1, over), (x, over), (x, y1), (x1, y1)]
+            elif y1 > y0:
+                points = [(x0, y0), (x0 + _PASS, y0), (x0 + _PASS, y1), (x1, y1)]
+            else:
+                points = [(x0, y0), (x1, y1)]
+            x = (points[-2][0] + x1 - back) / 2
+            above = Label(_symbols(target, other[1] or 0), (x, y1 + 0.1))
+            below = Label("\n".join(shapes) * (i == 0), (x, y1 - 0.04 - _LINE / 2 * len(shapes)))
+            self._edge(a, b, kind, points, above, below)
 
 
-def _read(sketch: Sketch, strand: Strand, columns: list[Column]) -> None:
-    """What reads the highest layer: every step, the last one, or all steps together."""
-    last, layer = columns[-1], strand.layers[-1]
-    if strand.reads == "every":
-        for t, column in enumerate(columns):
-            _out(sketch, strand, column, column.top, t, f"_{'t' if sketch.cyclic else t}")
-    elif strand.reads == "last":
-        source = last.top
-        if layer.directions > 1:
-            source = _last_states(sketch, strand, columns)
-        _out(sketch, strand, last, source, None, "")
-    elif strand.reads != "none":
-        middle, label = (columns[0].x + last.x) / 2, f"{strand.reads} over t"
-        wide = max(last.x - columns[0].x + sketch.width, width(label, "node") + PAD)
-        pool = sketch.node(strand, "pool", label, "join", middle, sketch.read_y, None, wide)
-        for t, column in enumerate(columns):
-            sketch.up(column.top, pool, t, (layer.output,), sketch.side(strand))
-        _out(sketch, strand, Column(middle, last.input), pool, None, "")
+def _key(part, t):
+    return part.name, t if part.steps == "each" else None
 
 
-def _out(sketch: Sketch, strand: Strand, column: Column, source: Node, t: int | None, step: str) -> None:
-    """The head and the output above a box; without a step, the only ones."""
-    shape, side = strand.layers[-1].output, sketch.side(strand)
-    first = t or 0
-    note = ("the last step only",) if sketch.cyclic and strand.reads == "last" else ()
-    if strand.head:
-        head = sketch.node(strand, strand.head.name, strand.head.name, "linear", column.x, sketch.head_y, t)
-        sketch.up(source, head, first, (*note, shape, f"weight {strand.head.weight}"), side)
-        source, shape, note = head, strand.head.output, ()
-    column.output = sketch.node(strand, "output", f"y{step}", "output", column.x, sketch.top, t)
-    sketch.up(source, column.output, first, (*note, shape), side)
+def _rows(lanes: list[list[Part]], links: list[tuple[Part, Part, str]]) -> dict[str, int]:
+    """The row of each part: over those below it in its lane, and level with what another lane feeds."""
+    rows = {part.name: 0 for lane in lanes for part in lane}
+    rises = [(below.name, part.name, 1) for lane in lanes for below, part in pairwise(lane)]
+    rises += [(a.name, b.name, 0) for a, b, kind in links if kind != "back" and a.direction >= 0]
+    for _ in rows:
+        for below, part, rise in rises:
+            rows[part] = max(rows[part], rows[below] + rise)
+    for part in reversed(rows):  # what feeds another lane rises as far as it may
+        over = [(rise, rows[above] - rise) for below, above, rise in rises if below == part]
+        if any(rise == 0 for rise, _ in over):
+            rows[part] = min(row for _, row in over)
+    return rows
 
 
-def _last_states(sketch: Sketch, strand: Strand, columns: list[Column]) -> Node:
-    """Side by side, the last states of both directions: the reverse one ends at the first step."""
-    layer, ahead, behind = strand.layers[-1], columns[-1].layers[-1][0], columns[0].layers[-1][1]
-    if len(columns) == 1:
-        return sketch.join(strand, layer, columns[0], 0, ahead, behind)
-    column, graph = columns[-1], sketch.graph
-    over = columns[-1].layers[-1][1]
-    y = over.at[1] + sketch.row
-    node = sketch.node(strand, f"{layer.name} concat", "concat", "join", column.x, y, len(columns) - 1)
-    sketch.around(ahead, node, over, -1)
-    graph.edge(
-        behind, node, "through",
-        (behind.at[0], behind.at[1] + BOX / 2), (behind.at[0], y), (node.at[0] - sketch.width / 2, y),
-    )  # fmt: skip
-    return node
+def _symbols(part, t):
+    """The states of a part that come to a step."""
+    return ", ".join(_at(symbol, t) for symbol, _ in part.states)
 
 
-def _feed_back(sketch: Sketch, columns: list[Column]) -> None:
-    """Edges from an output to the next input."""
-    half, graph = sketch.width / 2, sketch.graph
-    pairs = [(columns[0], columns[0])] if sketch.cyclic else pairwise(columns)
-    for before, after in pairs:
-        (x0, y0), (x1, y1) = before.output.at, after.input.at
-        if sketch.cyclic:
-            x, end = graph.right + 0.12, x1 + half
-        else:
-            x, end = x1 - half - BACK, x1 - half
-        graph.edge(before.output, after.input, "back", (x0 + half, y0), (x, y0), (x, y1), (end, y1))
-
-
-def _condition(sketch: Sketch, strand: Strand, columns: list[Column]) -> None:
-    """The vector that is given once: into the initial states by a map, beside the input of every step, or both."""
-    graph, wiring, half, first = sketch.graph, sketch.wiring, sketch.width / 2, columns[0]
-    x = first.x - sketch.pitch(strand) - 0.15
-    y, wide = -sketch.row if wiring.mixed else 0.0, width("condition", "node") + PAD
-    given = sketch.node(strand, "condition", "condition", "input", x, y, None, wide)
-    if wiring.bridge:
-        bridge = sketch.node(strand, "bridge", wiring.bridge.name, "linear", x, sketch.layers_y[0], None)
-        edge = graph.up(given, bridge)
-        text = f"{wiring.condition}\nweight {wiring.bridge.weight}" if sketch.cyclic else wiring.condition
-        sketch.beside(edge, -1, text, x, (given.at[1] + bridge.at[1]) / 2)
-        for k, (layer, nodes) in enumerate(zip(strand.layers, first.layers, strict=True)):
-            bend, (_, above) = x + half + PASS, nodes[0].at
-            via = [(bend, bridge.at[1]), (bend, above)] if k else []
-            _enter(sketch, bridge, nodes[0], layer, k, *via)
-    if wiring.mixed:
-        start = x + given.width / 2
-        for t, column in enumerate(columns):
-            end, left = column.mix.at[1], column.x - half - PASS
-            edge = graph.edge(given, column.mix, "every", (start, y), (left, y), (left, end), (column.x - half, end))
-            if t == 0:
-                graph.label(wiring.condition, ((start + left) / 2, y - ABOVE), "center", edge)
-
-
-def _enter(sketch: Sketch, source: Node, target: Node, layer: Layer, k: int, *via: Point) -> None:
-    """An edge from the right of a box into the initial state of layer k."""
-    graph, half = sketch.graph, sketch.width / 2
-    start, (end, y) = source.at[0] + half, (target.at[0] - half, target.at[1])
-    edge = graph.edge(source, target, "state", (start, source.at[1]), *via, (end, y))
-    middle = (edge.points[-2][0] + end) / 2
-    graph.label(", ".join(f"{name}_{{-1}}" for name, _ in layer.states), (middle, y + ABOVE), "center", edge)
-    if k == 0:
-        graph.label(layer.states[0][1], (middle, y - ABOVE), "center", edge)
-
-
-def _hand_over(sketch: Sketch, source: list[Column], target: list[Column]) -> None:
-    """The last states of an encoder into the initial states of a decoder, those of both directions by a map."""
-    graph, half, bridge = sketch.graph, sketch.width / 2, sketch.wiring.bridge
-    for k, layer in enumerate(sketch.wiring.strands[1].layers):
-        (after,), node = target[0].layers[k], source[-1].layers[k][0]
-        x, y = after.at
-        if bridge:
-            at = (x - sketch.width - _OPENING, y)
-            both = sketch.node(sketch.wiring.strands[1], f"bridge {k}", bridge.name, "linear", *at, None)
-            graph.edge(node, both, "state", (node.at[0] + half, y), (at[0] - half, y))
-            behind = source[0].layers[k][1]
-            start, over = behind.at[0] + half - 0.1, behind.at[1] + BOX / 2
-            graph.edge(
-                behind, both, "state", (start, over), (start, over + 0.13), (at[0], over + 0.13), (at[0], y + BOX / 2)
-            )
-            node = both
-        _enter(sketch, node, after, layer, k)
-
-
-def _attend(sketch: Sketch, source: list[Column], target: list[Column]) -> None:
-    """All outputs of an encoder to every step of a decoder, below its head."""
-    graph, (encoder, decoder), y, half = sketch.graph, sketch.wiring.strands, sketch.read_y, sketch.width / 2
-    attention, memory = sketch.wiring.attention, sketch.wiring.memory
-    left, right = source[0].x, source[-1].x
-    label, kind = (memory.name, "linear") if memory else ("all outputs", "join")
-    wide = max(right - left + sketch.width, width(label, "node") + PAD)
-    kept = sketch.node(encoder, "memory", label, kind, (left + right) / 2, y, None, wide)
-    for t, column in enumerate(source):
-        sketch.up(column.top, kept, t, (encoder.layers[-1].output,), sketch.side(encoder))
-    for t, column in enumerate(target):
-        box = sketch.node(decoder, attention.name, attention.name, "linear", column.x, y, t)
-        text = (decoder.layers[-1].output, f"weight {attention.weight}")
-        sketch.up(column.top, box, t, text, sketch.side(decoder))
-        column.top = box
-        start, end = kept.at[0] + kept.width / 2, column.x - half
-        bus, out, down = y + BOX / 2 + 0.13, start + PASS, end - PASS
-        points = [(out, y), (out, bus), (down, bus), (down, y)] if t else []
-        graph.edge(kept, box, "every", (start, y), *points, (end, y))
+def _at(symbol, t):
+    """A symbol like h_{t-1} at a step."""
+    return re.sub(r"_\{?t([+-]1)?\}?$", lambda found: f"_{t + int(found[1] or 0)}", symbol)
