@@ -5,17 +5,28 @@ import pytest
 from cases import DTYPES
 
 from fastrnn.kernels import pack
+from fastrnn.kernels.jit import Kernel
+from fastrnn.kernels.pointers import pointer
 from fastrnn.kernels.target import lanes_of
 
 SIZES = [(1, 1), (2, 3), (3, 16), (16, 16), (17, 15), (33, 31), (16, 33), (31, 64), (8, 8), (64, 1), (1, 64)]
 SIZES += [(0, 5), (5, 0)]
 
 
-def packed(weight, K, N, gates, k_stride, n_stride, parts=1):
+@Kernel
+def pack_weights(weight, k_stride, n_stride, K, N, gates, panels, threads):
+    """pack.pack_weights of arrays."""
+    pack.pack_weights(pointer(weight), k_stride, n_stride, K, N, gates, pointer(panels), threads)
+
+
+def packed(weight, K, N, gates, k_stride, n_stride, count=1):
     """pack_weights into memory full of NaN: (units' blocks, gates, panel_size)."""
     lanes = lanes_of(weight.itemsize)
     panels = np.full((-(-N // lanes), gates, pack.panel_size(K, lanes)), np.nan, weight.dtype)
-    pack.pack_weights(parts, weight.reshape(-1), k_stride, n_stride, K, N, gates, panels.reshape(-1), parts)
+    pack_weights(
+        weight=weight.reshape(-1), k_stride=k_stride, n_stride=n_stride, K=K, N=N, gates=gates,
+        panels=panels.reshape(-1), threads=count,
+    )  # fmt: skip
     return panels
 
 
@@ -23,13 +34,13 @@ def packed(weight, K, N, gates, k_stride, n_stride, parts=1):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("gates", [1, 3])
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("parts", [1, 2])
-def test_panels(dtype, size, gates, transposed, parts):
+@pytest.mark.parametrize("count", [1, 2])
+def test_panels(dtype, size, gates, transposed, count):
     """weight is (gates*N, K), or transposed (K, gates*N), as W_hh^T and W_hh are."""
     K, N = size
     weight = np.random.default_rng(0).standard_normal((gates * N, K)).astype(dtype)
     memory, strides = (np.ascontiguousarray(weight.T), (gates * N, 1)) if transposed else (weight, (1, K))
-    panels = packed(memory, K, N, gates, *strides, parts)
+    panels = packed(memory, K, N, gates, *strides, count)
     lanes = lanes_of(weight.itemsize)
     for u, g in np.ndindex(panels.shape[:2]):
         columns = weight.reshape(gates, N, K)[g, u * lanes : (u + 1) * lanes]
@@ -51,9 +62,9 @@ def test_memory_beyond_the_matrix_is_not_read(dtype, transposed, fenced):
 
 
 @pytest.mark.parametrize("total", [0, 1, 7, 64])
-@pytest.mark.parametrize("parts", [1, 2, 3, 5])
-def test_split(total, parts):
-    bounds = [pack.split(total, parts, i) for i in range(parts + 1)]
+@pytest.mark.parametrize("shards", [1, 2, 3, 5])
+def test_split(total, shards):
+    bounds = [pack.split(total, shards, i) for i in range(shards + 1)]
     sizes = np.diff(bounds)
     assert (bounds[0], bounds[-1]) == (0, total)
     assert sizes.max() - sizes.min() <= 1
