@@ -14,18 +14,21 @@ SIZES += [(0, 5), (5, 0)]
 
 
 @Kernel
-def pack_weights(weight, k_stride, n_stride, K, N, gates, panels, threads):
-    """pack.pack_weights of arrays."""
-    pack.pack_weights(pointer(weight), k_stride, n_stride, K, N, gates, pointer(panels), threads)
+def pack_arrays(weight, K, N, gates, transposed, panels, threads):
+    """pack_weights, or pack_transposed, of arrays."""
+    if transposed:
+        pack.pack_transposed(pointer(weight), K, N, pointer(panels), threads)
+    else:
+        pack.pack_weights(pointer(weight), K, N, gates, pointer(panels), threads)
 
 
-def packed(weight, K, N, gates, k_stride, n_stride, count=1):
-    """pack_weights into memory full of NaN: (units' blocks, gates, panel_size)."""
+def packed(weight, K, N, gates, transposed, count=1):
+    """Packed into memory full of NaN: (units' blocks, gates, panel_size)."""
     lanes = lanes_of(weight.itemsize)
     panels = np.full((-(-N // lanes), gates, pack.panel_size(K, lanes)), np.nan, weight.dtype)
-    pack_weights(
-        weight=weight.reshape(-1), k_stride=k_stride, n_stride=n_stride, K=K, N=N, gates=gates,
-        panels=panels.reshape(-1), threads=count,
+    pack_arrays(
+        weight=weight.reshape(-1), K=K, N=N, gates=gates, transposed=transposed, panels=panels.reshape(-1),
+        threads=count,
     )  # fmt: skip
     return panels
 
@@ -36,11 +39,12 @@ def packed(weight, K, N, gates, k_stride, n_stride, count=1):
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
 def test_panels(dtype, size, gates, transposed, count):
-    """weight is (gates*N, K), or transposed (K, gates*N), as W_hh^T and W_hh are."""
+    """weight is (gates*N, K), or transposed one matrix (K, gates*N), as W_hh^T and W_hh are."""
     K, N = size
     weight = np.random.default_rng(0).standard_normal((gates * N, K)).astype(dtype)
-    memory, strides = (np.ascontiguousarray(weight.T), (gates * N, 1)) if transposed else (weight, (1, K))
-    panels = packed(memory, K, N, gates, *strides, count)
+    if transposed:
+        N, gates = gates * N, 1
+    panels = packed(np.ascontiguousarray(weight.T) if transposed else weight, K, N, gates, transposed, count)
     lanes = lanes_of(weight.itemsize)
     for u, g in np.ndindex(panels.shape[:2]):
         columns = weight.reshape(gates, N, K)[g, u * lanes : (u + 1) * lanes]
@@ -57,7 +61,7 @@ def test_memory_beyond_the_matrix_is_not_read(dtype, transposed, fenced):
         for at_end in (True, False):
             weight = fenced(K * N, dtype, at_end)
             weight[:] = np.arange(K * N)
-            panels = packed(weight, K, N, 1, *((N, 1) if transposed else (1, K)))
+            panels = packed(weight, K, N, 1, transposed)
             assert np.nansum(panels.astype(np.float64)) == weight.astype(np.float64).sum()
 
 

@@ -27,7 +27,7 @@ from fastrnn.kernels.forest import (
 from fastrnn.kernels.jit import Kernel, device
 from fastrnn.kernels.levels import backward_level, forward_level, project_inner
 from fastrnn.kernels.matmul import Rows, Shape, by_rows, column_sums, copy_row, multiply, repeated, transposed, zero_row
-from fastrnn.kernels.pack import pack_panel, pack_weights, panel_size, row_stride, split
+from fastrnn.kernels.pack import pack_panel, pack_transposed, panel_size, row_stride, split
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import lanes, load_first, pointer, store
 from fastrnn.kernels.target import TARGET
@@ -170,10 +170,10 @@ def recursive_backward(h, c, weights, cell, forest, kept, dh, dc, dx, grads, wor
     """
     width, N, H = lanes(pointer(h)), forest.order.size, h.size // forest.order.size
     sizes = _sizes(cell, forest, dx.size // N, H)
-    P, hidden = fed_size(H, sizes.K), hidden_rows(sizes)
+    P = fed_size(H, sizes.K)
     room = carve(pointer(work), backward_room(sizes, width, threads))
     trace = carve(pointer(kept), kept_room(sizes, width))
-    pack_weights(pointer(weights.W_hh), P, 1, hidden, P, 1, room.W_hh, threads)
+    pack_transposed(pointer(weights.W_hh), hidden_rows(sizes), P, room.W_hh, threads)
     zero_row(room.zero, max(sizes.I, P))
     state = States(pointer(h), pointer(c))
     d_state = States(_cotangent(dh, H, room.zero), _cotangent(dc, H, room.zero))
