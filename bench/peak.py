@@ -14,20 +14,20 @@ TILES = 1000  # a thread
 
 
 @device
-def _repeat_tile(part, parts, a, rows, vectors, width, count, tiles):
+def _repeat_tile(shard, shards, a, rows, vectors, width, count, tiles):
     row = vectors * width
-    p, c = a + rows * count * (1 + parts), a + rows * count * (1 + part)
+    p, c = a + rows * count * (1 + shards), a + rows * count * (1 + shard)
     for _ in range(tiles):
         tile(rows, vectors, count, a, count, 1, p, (count + 2) * width, c, row, c, row, width)
 
 
 @Kernel
-def run_tiles(a, rows, vectors, width, count, tiles, parts):
-    """`tiles` products of a (rows, count) and a (count, vectors*width) matrix of zeros on each of `parts` threads.
+def run_tiles(a, rows, vectors, width, count, tiles, threads):
+    """`tiles` products of a (rows, count) and a (count, vectors*width) matrix of zeros on each thread.
 
-    a: rows*count elements for A, as many for C of each part, and (count + 2)*width a vector for the panels.
+    a: rows*count elements for A, as many for C of each thread, and (count + 2)*width a vector for the panels.
     """
-    share(parts, _repeat_tile, (parts, pointer(a), rows, vectors, width, count, tiles))
+    share(threads, _repeat_tile, (threads, pointer(a), rows, vectors, width, count, tiles))
 
 
 def peak(dtype: str, threads: int) -> tuple[Callable[[], object], int]:
@@ -38,4 +38,8 @@ def peak(dtype: str, threads: int) -> tuple[Callable[[], object], int]:
     size = rows * K * (1 + threads) + vectors * (K + 2) * width
     a = Parameters({"a": (size,)}, dtype).zeros_like().flat
     flops = 2 * rows * vectors * width * K * TILES * threads
-    return lambda: run_tiles(threads, a, rows, vectors, width, K, TILES, threads), flops
+
+    def run():
+        run_tiles(a=a, rows=rows, vectors=vectors, width=width, count=K, tiles=TILES, threads=threads)
+
+    return run, flops

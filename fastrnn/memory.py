@@ -5,7 +5,9 @@ import threading
 
 import numpy as np
 
-_CACHE_LINE = 64
+from fastrnn.kernels.target import TARGET
+
+_CACHE_LINE = TARGET.line_bytes
 _WORTH_ALIGNING = 1 << 15  # bytes; finding the address takes 2 us
 # Fresh pages cost more than the arithmetic of a small call; beyond this size they don't, and should not be held.
 _KEPT_BYTES = 1 << 26
@@ -32,15 +34,6 @@ def scratch(count: int, dtype: np.dtype) -> np.ndarray:
         if buffer.nbytes <= _KEPT_BYTES:
             buffers[dtype] = buffer
     return buffer[:count]
-
-
-def zeros(count: int, dtype: np.dtype) -> np.ndarray:
-    """At least `count` zeros that nobody may write."""
-    buffers = _kept.__dict__
-    buffer = buffers.get(dtype.char)
-    if buffer is None or buffer.size < count:
-        buffer = buffers[dtype.char] = np.zeros(count, dtype)
-    return buffer
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ class Trees:
         return read_only(self._above)
 
     def followed(self, children: int, each: bool) -> tuple[np.ndarray, ...]:
-        """The order, place, levels, slots and carry of fastrnn.kernels.levels.Forest, as kernels take them: what is
+        """The order, place, levels, slots and carry of fastrnn.kernels.forest.Forest, as kernels take them: what is
         read-only is another type to Numba, and compiled for again.
 
         each : whether every child has its own row of gradients, or all of a parent have one

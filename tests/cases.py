@@ -14,8 +14,11 @@ from numerics import Arrays, assert_close, relative_error, rounding_budget
 
 from fastrnn import functional, optim, ragged
 from fastrnn.functional import Weights
-from fastrnn.kernels import matmul
+from fastrnn.kernels.jit import Kernel
+from fastrnn.kernels.matmul import Matrix, Rows, Shape, multiply, product_room
+from fastrnn.kernels.pointers import pointer
 from fastrnn.kernels.target import lanes_of
+from fastrnn.kernels.workspace import room_size
 from fastrnn.parameters import Parameters
 from fastrnn.reference import embedding, loss, update
 from fastrnn.reference import matmul as reference_matmul
@@ -170,11 +173,19 @@ def _recurrent_case(cell, source):
     )
 
 
-def product(a, b, c0, parts=1, c=None):
-    """matmul.product of arrays that are laid out in any way; C goes to c, all NaN by default."""
-    (M, K), N, dtype = a.shape, b.shape[1], a.dtype
-    c = np.full((M, N), np.nan, dtype) if c is None else c
-    work = np.full(matmul.product_work(M, N, K, lanes_of(dtype.itemsize), parts), np.nan, dtype)
+@Kernel
+def _multiply(work, a, b, c0, c, shape, threads):
+    """matmul.multiply of matrices whose data are arrays."""
+    left, right = Matrix(pointer(a.data), a.row, a.column), Matrix(pointer(b.data), b.row, b.column)
+    start, target = Rows(pointer(c0.data), c0.row), Rows(pointer(c.data), c.row)
+    multiply(left, right, start, target, shape, pointer(work), threads)
+
+
+def product(a, b, c0, count=1, c=None):
+    """A product of arrays that are laid out in any way, on `count` threads; C goes to c, all NaN by default."""
+    shape, lanes, dtype = Shape(len(a), b.shape[1], len(b)), lanes_of(a.itemsize), a.dtype
+    c = np.full((shape.M, shape.N), np.nan, dtype) if c is None else c
+    work = np.full(room_size(product_room(shape, lanes, count), lanes), np.nan, dtype)
 
     def flat(array):
         """The memory from the first element on, and the strides in elements."""
@@ -182,8 +193,8 @@ def product(a, b, c0, parts=1, c=None):
         size = sum((n - 1) * stride for n, stride in zip(array.shape, strides, strict=True)) + 1 if array.size else 0
         return np.lib.stride_tricks.as_strided(array, (size,), (array.itemsize,)), *strides
 
-    flat_c, c_row, _ = flat(c)
-    matmul.product(parts, *flat(a), *flat(b), *flat(c0)[:2], flat_c, c_row, M, N, K, work, parts)
+    left, right, start, target = Matrix(*flat(a)), Matrix(*flat(b)), Rows(*flat(c0)[:2]), Rows(*flat(c)[:2])
+    _multiply(work=work, a=left, b=right, c0=start, c=target, shape=shape, threads=count)
     return c
 
 

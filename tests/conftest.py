@@ -64,11 +64,9 @@ class Poison:
         assert (block[end:] == 0xFF).all(), f"written beyond the end of {end - start} bytes"
 
     def check(self):
-        """Every red zone is as it was, and nobody wrote to the shared zeros."""
+        """Every red zone is as it was."""
         while self._zones:
             self._check_oldest()
-        shared = [buffer for key, buffer in vars(memory._kept).items() if isinstance(key, str)]
-        assert not any(buffer.any() for buffer in shared), "written to fastrnn.memory.zeros"
 
 
 class _Numpy:

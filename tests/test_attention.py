@@ -101,8 +101,8 @@ def test_bits_do_not_depend_on_threads_or_neighbours(dtype, monkeypatch):
     lengths = LENGTHS["vectors' edges"]
     inputs, *offsets = draw(lengths, 33, dtype)
     found = []
-    for parts in (1, 2, 3, 7):
-        monkeypatch.setattr(threads, "for_work", lambda flops, parts=parts: parts)
+    for count in (1, 2, 3, 7):
+        monkeypatch.setattr(threads, "for_work", lambda flops, count=count: count)
         found.append(compiled(*inputs.values(), *offsets))
         assert_same(found[-1], found[0])
     for b in range(len(lengths[0])):

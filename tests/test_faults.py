@@ -66,17 +66,30 @@ FAULTS = {
         "kernels/cells/elman.py", "fma(h * -1.0, h, 1.0)", "(1.0 - h * h)",
         "test_bits.py::test_bits_are_those_that_are_kept[recurrent tanh x float32]",
     ),
-    "simd: a lane too many": Fault(
-        "kernels/simd.py", 'builder.icmp_signed("<", index', 'builder.icmp_signed("<=", index',
+    "pointers: a lane too many": Fault(
+        "kernels/pointers.py", 'builder.icmp_signed("<", index', 'builder.icmp_signed("<=", index',
         "test_simd.py::test_moves_at_every_byte_offset",
     ),
-    "parallel: a thread's every part is its first": Fault(
+    "workspace: parts that begin where the one before ends": Fault(
+        "kernels/workspace.py", "start = aligned(end, part.align)", "start = end",
+        "test_workspace.py::test_python_and_kernels_find_the_same_places",
+    ),
+    "workspace: a size for memory that begins at a line": Fault(
+        "kernels/workspace.py", "    *_, end = _places(room, own)\n    return -(-(end + LINE) // own)",
+        "    *_, end = _places(room, own)\n    return -(-end // own)",
+        "test_workspace.py::test_a_workspace_is_as_large_as_its_parts",
+    ),
+    "workspace: a part of another dtype that is counted like the others": Fault(
+        "kernels/workspace.py", "room[i] * (own[i] * itemsize + other[i])", "room[i] * itemsize",
+        "test_workspace.py::test_python_and_kernels_find_the_same_places",
+    ),
+    "parallel: a thread's every shard is its first": Fault(
         "kernels/parallel.py", "builder.add(first, loop.index)", "first",
         "test_jit.py::test_threads_that_share_kernels[workqueue]",
     ),
-    "parallel: the parts' number": Fault(
+    "parallel: the shards' number": Fault(
         "kernels/parallel.py", "builder.ptrtoint(builder.load(pointers), _INT), _INT(8)",
-        "builder.ptrtoint(builder.load(pointers), _INT), _INT(16)", "test_parallel.py::test_every_part_runs_once",
+        "builder.ptrtoint(builder.load(pointers), _INT), _INT(16)", "test_parallel.py::test_every_shard_runs_once",
     ),
     "vmath: a term too few": Fault(
         "kernels/vmath.py", "range(2, exp_terms + 1)", "range(2, exp_terms)", "test_vmath.py::test_errors"
@@ -94,7 +107,7 @@ FAULTS = {
         "test_tile.py::test_every_shape_is_exact",
     ),
     "tile: a whole last vector": Fault(
-        "kernels/tile.py", "simd.masked_store(builder, total, target, arg[\"tail\"], size)",
+        "kernels/tile.py", "pointers.masked_store(builder, total, target, arg[\"tail\"], size)",
         "builder.store(total, target, align=size)", "test_tile.py::test_every_tail",
     ),
     "pack: the last row left out": Fault(
@@ -108,11 +121,11 @@ FAULTS = {
         "tail = min(width, max(1, columns - n - (v - 1) * width - 1))", "test_matmul.py::test_products_are_exact",
     ),
     "matmul: blocks that forget the blocks before": Fault(
-        "kernels/matmul.py", "start, row = target, c_row", "start, row = pointer(c0), c0_row",
+        "kernels/matmul.py", "start = c\n", "start = c0\n",
         "test_matmul.py::test_blocks_of_the_sum",
     ),
     "matmul: a row not copied": Fault(
-        "kernels/matmul.py", "source, a_row, count, K)", "source, a_row, count - 1, K)",
+        "kernels/matmul.py", "source, a.row, count, K)", "source, a.row, count - 1, K)",
         "test_matmul.py::test_crowded_strides",
     ),
     "matmul: a sum without the first row": Fault(
@@ -186,15 +199,15 @@ FAULTS = {
         "ragged.py", "previous = np.arange(N) + B - ", "previous = np.arange(N) + B + 1 - ", RAGGED
     ),
     "loss: softmax without its target": Fault(
-        "kernels/loss.py", "element(d + targets[i]) - scale_here)", "element(d + targets[i]))",
+        "kernels/loss.py", "element(d + target) - scale)", "element(d + target))",
         "test_loss.py::test_values_and_gradients",
     ),
-    "loss: the last lane's logit overlooked": Fault(
-        "kernels/loss.py", "for i in range(1, width):", "for i in range(1, width - 1):",
+    "reduce: the last lane's logit overlooked": Fault(
+        "kernels/reduce.py", "for i in range(1, width):", "for i in range(1, width - 1):",
         "test_loss.py::test_extreme_logits",
     ),
     "loss: blocks that forget the blocks before": Fault(
-        "kernels/loss.py", "(d_weight, H) if add else (zero, none)", "(zero, none)",
+        "kernels/loss.py", "sums if add else zero, sums", "zero, sums",
         "test_loss.py::test_blocks_of_logits",
     ),
     "update: Nesterov without the gradient": Fault(
@@ -225,13 +238,13 @@ FAULTS = {
         "test_time_delay.py::test_directions_and_lengths[(3, 2)-ragged-float32]",
     ),
     "time_delay: zeros that are not written": Fault(
-        "kernels/time_delay.py", "rows - present, end - start)", "0 * rows, end - start)", DELAYS
+        "kernels/time_delay.py", "for i in range(present, rows):", "for i in range(present, present):", DELAYS
     ),
     "time_delay: taps left out for one step too many": Fault(
         "kernels/time_delay.py", "until = min(until, -shifts[tap])", "until = T", DELAYS
     ),
     "time_delay: a weight's rows cut a step short": Fault(
-        "kernels/time_delay.py", "first.size - shift, N)", "first.size - shift - 1, N)", DELAYS
+        "kernels/time_delay.py", "rows_before(windows, T - shift)", "rows_before(windows, T - shift - 1)", DELAYS
     ),
     "time_delay: an inputs' gradient that looks the same way": Fault(
         "functional/time_delay.py", "convolved(dy, -shifts", "convolved(dy, shifts",
@@ -257,8 +270,8 @@ FAULTS = {
         TREES.format("tanh", "sum"),
     ),
     "cells: a forget gate that is not a child's": Fault(
-        "kernels/cells/tree.py", "store_first(d_slots + (slot * H + unit), d_c * f_k, valid)",
-        "store_first(d_slots + (slot * H + unit), d_c, valid)", TREES.format("lstm", "sum"),
+        "kernels/cells/tree.py", "store_first(gradients.c + (slot * H + unit), d_c * f_k, valid)",
+        "store_first(gradients.c + (slot * H + unit), d_c, valid)", TREES.format("lstm", "sum"),
     ),
     "trees: heights that grow by one": Fault(
         "trees.py", "reach = heights[nodes] + distance", "reach = heights[nodes] + 1",
@@ -543,8 +556,3 @@ def test_the_poison_is_in_the_package(poison):
     assert np.isnan(first).all()
     assert np.isnan(losses.empty((2, 3), float32)).all()
     assert np.isnan(losses.np.empty(3)).all()
-    shared = losses.zeros(4, float32)
-    shared[2] = 1
-    with pytest.raises(AssertionError, match="written to"):
-        poison.check()
-    shared[2] = 0

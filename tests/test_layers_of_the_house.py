@@ -33,6 +33,7 @@ ORDER = [
     "kernels.sequence",
     "kernels.embedding",
     "kernels.recurrent",
+    "kernels.forest",
     "kernels.levels",
     "kernels.recursive",
     "kernels.loss",

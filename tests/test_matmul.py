@@ -40,12 +40,12 @@ def rows_of(row, M):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("parts", "count"), [(1, 400), (2, 40)])
-def test_products_are_exact(dtype, kind, parts, count):
+@pytest.mark.parametrize(("count", "draws"), [(1, 400), (2, 40)])
+def test_products_are_exact(dtype, kind, count, draws):
     """Sums of small integers have no rounding; workspace and result start as NaN."""
-    for M, N, K in np.random.default_rng(0).choice(SIZES, (count, 3)).tolist():
+    for M, N, K in np.random.default_rng(0).choice(SIZES, (draws, 3)).tolist():
         a, b, bias = operands(M, N, K, dtype, kind)
-        got = product(a, b, rows_of(bias, M), parts)
+        got = product(a, b, rows_of(bias, M), count)
         np.testing.assert_array_equal(got, reference.product(a, b, bias), err_msg=f"M {M}, N {N}, K {K}")
 
 
@@ -99,8 +99,8 @@ def test_bits_do_not_depend_on_threads_or_neighbours(dtype, kind):
     for M, N, K in ((1, 40, 50), (37, 70, 50), (130, 33, BLOCK + 9), (20, 515, BLOCK + 9)):
         a, b, bias = operands(M, N, K, dtype, kind, integers=False)
         whole = product(a, b, rows_of(bias, M))
-        for parts in (2, 3, 5):
-            np.testing.assert_array_equal(product(a, b, rows_of(bias, M), parts), whole)
+        for count in (2, 3, 5):
+            np.testing.assert_array_equal(product(a, b, rows_of(bias, M), count), whole)
         i, j = M // 2, N // 3
         part = product(a[i:], b[:, j:], rows_of(bias[:, j:], M - i))
         np.testing.assert_array_equal(part, whole[i:, j:])
@@ -109,15 +109,15 @@ def test_bits_do_not_depend_on_threads_or_neighbours(dtype, kind):
 @pytest.mark.parametrize("dtype", DTYPES)
 @hypothesis.given(
     M=st.integers(0, 140), N=st.integers(0, 140), K=st.integers(0, 140), kind=st.sampled_from(KINDS),
-    seed=st.integers(0, 2**32), gap=st.integers(0, 3), parts=st.integers(1, 4),
+    seed=st.integers(0, 2**32), gap=st.integers(0, 3), count=st.integers(1, 4),
 )  # fmt: skip
 @hypothesis.settings(max_examples=100)
-def test_errors_are_bounded(dtype, M, N, K, kind, seed, gap, parts):
+def test_errors_are_bounded(dtype, M, N, K, kind, seed, gap, count):
     """|error| <= gamma_K (|c0| + |A||B|): the bound of any order of summation, one rounding a term."""
     rng = np.random.default_rng(seed)
     a, b, bias = operands(M, N, K, dtype, kind, integers=False, gap=gap)
     a *= np.exp(rng.standard_normal(a.shape))
-    got = product(a, b, rows_of(bias, M), parts)
+    got = product(a, b, rows_of(bias, M), count)
     exact = reference.product(a.astype(np.longdouble), b.astype(np.longdouble), bias.astype(np.longdouble))
     unit = 2 * K * np.finfo(dtype).eps / 2
     bound = unit / (1 - unit) * (np.abs(bias).astype(np.longdouble) + np.abs(a).astype(np.longdouble) @ np.abs(b))
@@ -146,11 +146,11 @@ def test_column_sums(dtype, size):
     expected_on_top = before.copy()
     for row in a:
         expected_on_top = expected_on_top + row
-    for parts in (1, 2, 5):
+    for count in (1, 2, 5):
         total, on_top = np.full(N + lanes, np.nan, dtype), np.full(N + lanes, np.nan, dtype)
         on_top[:N] = before
-        matmul.column_sums(parts, a.reshape(-1), M, N, total, False, parts)
-        matmul.column_sums(parts, a.reshape(-1), M, N, on_top, True, parts)
+        for target, add in ((total, False), (on_top, True)):
+            matmul.column_sums(a=a.reshape(-1), rows=M, columns=N, total=target, add=add, threads=count)
         np.testing.assert_array_equal(total[:N], expected)
         np.testing.assert_array_equal(on_top[:N], expected_on_top)
         assert np.isnan(total[N:]).all()

@@ -150,7 +150,7 @@ def test_arithmetic(dtype):
     for a, b in cases:
         c = np.round(vectors(dtype, 1, seed=1)[0])
         out = np.full((22, a.size), np.nan, dtype)
-        arithmetic(1, a, b, c, out.reshape(-1))
+        arithmetic(a=a, b=b, c=c, out=out.reshape(-1))
         with np.errstate(all="ignore"):
             expected = [
                 a + b, a - b, a * b, a / b, a + T(1.5), T(2.5) - a, 3 * a, a / T(0.1),
@@ -167,7 +167,7 @@ def test_multiply_adds(dtype):
     """Of integers, where they are exact, and of numbers near 1, where a second rounding shows."""
     a, b, c = np.round(8 * vectors(dtype, 3))
     out = np.full((22, a.size), np.nan, dtype)
-    arithmetic(1, a, b, c, out.reshape(-1))
+    arithmetic(a=a, b=b, c=c, out=out.reshape(-1))
     np.testing.assert_array_equal(out[8], a * b + c)
     np.testing.assert_array_equal(out[9], a * 2 + 1)
     polynomial = np.polynomial.polynomial.polyval(a.astype(np.longdouble), COEFFICIENTS)
@@ -175,10 +175,10 @@ def test_multiply_adds(dtype):
 
     eps = np.finfo(dtype).eps
     a[:], b[:], c[:] = 1 + eps, 1 - eps, -1
-    arithmetic(1, a, b, c, out.reshape(-1))
+    arithmetic(a=a, b=b, c=c, out=out.reshape(-1))
     assert_same_bits(out[8], np.full_like(a, -(eps**2) if fused() else 0))
     b[:], c[:] = 10, -1
-    arithmetic(1, a, b, c, out.reshape(-1))
+    arithmetic(a=a, b=b, c=c, out=out.reshape(-1))
     tenth = np.dtype(dtype).type(0.1)
     exact = float(np.longdouble(tenth) * 10 - 1)
     assert_same_bits(out[10], np.full_like(a, exact if fused() else tenth * 10 - 1))
@@ -192,7 +192,7 @@ def test_integer_arithmetic(dtype):
         x, y = rng.integers(bounds.min, bounds.max, (2, lanes_of(integers.itemsize)), integers, endpoint=True)
         x[0], y[-1] = y[0], bounds.min
         out = np.full((13, x.size), -1, integers)
-        integer_arithmetic(1, x.view(dtype), y.view(dtype), out.reshape(-1).view(dtype))
+        integer_arithmetic(a=x.view(dtype), b=y.view(dtype), out=out.reshape(-1).view(dtype))
         with np.errstate(over="ignore"):
             expected = [
                 x + y, x - y, x * y, x & y, x | y, x ^ y, x << 3, x >> 3, x & 255, x + 1,
@@ -212,7 +212,10 @@ def test_moves_at_every_byte_offset(dtype, way):
         target_byte = width * size - 1 - source_byte
         for n in range(width + 3) if way else [width]:
             target = canary.copy()
-            move(1, data.view(dtype), source_byte, target.view(dtype), target_byte, n, -2.5, way)
+            move(
+                source=data.view(dtype), source_byte=source_byte, target=target.view(dtype), target_byte=target_byte,
+                n=n, other=-2.5, way=way,
+            )  # fmt: skip
             count = min(n, width)
             values = data[source_byte:][: width * size].copy()
             if way >= 2:
@@ -237,7 +240,7 @@ def test_lanes_beyond_the_count_are_not_touched(dtype, way, fenced):
         source = fenced(count * n, dtype)
         source[:] = np.arange(source.size)
         target = fenced(n if way == 1 else count * width, dtype).reshape(count, -1)
-        move(1, source, 0, target.reshape(-1), 0, n, 9.0, way)
+        move(source=source, source_byte=0, target=target.reshape(-1), target_byte=0, n=n, other=9.0, way=way)
         np.testing.assert_array_equal(target[:, :n], source.reshape(count, n))
         np.testing.assert_array_equal(target[:, n:], 9 if way == 2 else 0)
 
@@ -247,7 +250,7 @@ def test_lanes_beyond_the_count_are_not_touched(dtype, way, fenced):
 def test_huge_counts_are_whole_vectors(dtype, way, count):
     source = vectors(dtype, 1)[0]
     target = np.zeros_like(source)
-    move(1, source, 0, target, 0, count, 9.0, way)
+    move(source=source, source_byte=0, target=target, target_byte=0, n=count, other=9.0, way=way)
     np.testing.assert_array_equal(target, source)
 
 
@@ -258,7 +261,7 @@ def test_transpose(dtype, extra, fenced):
     source = fenced((width - 1) * stride + width, dtype)
     source[:] = np.arange(source.size)
     target = fenced(width * width, dtype)
-    transpose_block(1, source, stride, target)
+    transpose_block(source=source, stride=stride, target=target)
     block = np.lib.stride_tricks.as_strided(source, (width, width), (stride * source.itemsize, source.itemsize))
     np.testing.assert_array_equal(target.reshape(width, width), block.T)
 
@@ -266,7 +269,7 @@ def test_transpose(dtype, extra, fenced):
 def test_single_elements(dtype, fenced):
     a, out = fenced(1, dtype), fenced(4, dtype)
     a[0] = math.pi
-    single_elements(1, a, out)
+    single_elements(a=a, out=out)
     np.testing.assert_array_equal(out, [2 * a[0], 7, 3 * a.itemsize, 0])
 
 
@@ -276,5 +279,5 @@ def test_a_misaligned_array(dtype):
     memory = np.zeros((width + 1) * np.dtype(dtype).itemsize, np.uint8)
     a, out = memory[1 : 1 - np.dtype(dtype).itemsize].view(dtype), np.zeros(4, dtype)
     a[0] = 1.25
-    single_elements(1, a, out)
+    single_elements(a=a, out=out)
     assert out[0] == 2.5

@@ -61,8 +61,8 @@ def compute(a, b, c0, tail, a_transposed=False, alias=False, bias=False, c_extra
         start, start_row = c, c.shape[1]
     a, strides = (np.ascontiguousarray(a.T), (1, rows)) if a_transposed else (a, (K, 1))
     run(
-        1, panels(b, size), size, a.reshape(-1), *strides, start.reshape(-1), start_row, c.reshape(-1), c.shape[1],
-        rows, N // width, K, tail,
+        p=panels(b, size), panel=size, a=a.reshape(-1), a_row=strides[0], a_k=strides[1], c0=start.reshape(-1),
+        c0_row=start_row, c=c.reshape(-1), c_row=c.shape[1], rows=rows, vectors=N // width, K=K, tail=tail,
     )  # fmt: skip
     assert np.isnan(c[:, columns:]).all()
     return c[:, :columns]
@@ -126,9 +126,10 @@ def test_memory_beyond_the_operands_is_not_touched(dtype, fenced):
             expected = reference.product(a, b, c0)[:, :columns]
             for at_end in (True, False):
                 c = edged(np.full((rows, columns), np.nan), at_end)
+                p, a_edged, start = (edged(each, at_end) for each in (panels(b, K * width), a, c0[:, :columns]))
                 run(
-                    1, edged(panels(b, K * width), at_end), K * width, edged(a, at_end), K, 1,
-                    edged(c0[:, :columns], at_end), columns, c, columns, rows, vectors, K, tail,
+                    p=p, panel=K * width, a=a_edged, a_row=K, a_k=1, c0=start, c0_row=columns, c=c, c_row=columns,
+                    rows=rows, vectors=vectors, K=K, tail=tail,
                 )  # fmt: skip
                 np.testing.assert_array_equal(c.reshape(rows, columns), expected)
 
@@ -147,7 +148,10 @@ def test_every_alignment(dtype):
             view[:] = array.reshape(-1)
             arrays.append(view)
         p, a_moved, c0_moved, c = arrays
-        run(1, p, 9 * width, a_moved, 9, 1, c0_moved, 2 * width, c, 2 * width, 2, 2, 9, width)
+        run(
+            p=p, panel=9 * width, a=a_moved, a_row=9, a_k=1, c0=c0_moved, c0_row=2 * width, c=c, c_row=2 * width,
+            rows=2, vectors=2, K=9, tail=width,
+        )  # fmt: skip
         np.testing.assert_array_equal(c.reshape(expected.shape), expected)
 
 

@@ -108,8 +108,8 @@ def test_the_reference_is_right(options):
 def test_bits_do_not_depend_on_threads(dtype, lengths, monkeypatch):
     own, found = layer(33, 70, 5, dilation=2, dtype=dtype), []
     x, dy = random_arguments(own, 60, 5)
-    for parts in (1, 2, 3, 7):
-        monkeypatch.setattr(threads, "for_work", lambda flops, parts=parts: parts)
+    for count in (1, 2, 3, 7):
+        monkeypatch.setattr(threads, "for_work", lambda flops, count=count: count)
         found.append(results(own, x, dy, lengths=lengths))
     for other in found[1:]:
         assert_same(other, found[0])

@@ -15,7 +15,7 @@ from fastrnn.kernels.pack import padded
 from fastrnn.kernels.target import lanes_of
 from fastrnn.kernels.workspace import carve, room_size
 from fastrnn.memory import aligned_empty as empty
-from fastrnn.memory import scratch, zeros
+from fastrnn.memory import scratch
 from fastrnn.ragged import Steps
 
 _GRADIENT_NAMES = tuple(f"d_{name}" for name in Weights._fields)
@@ -200,7 +200,7 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
         need_dx = need_dx and not one_hot
         d_start, dx = empty(start.size, dtype), empty((N, I), dtype) if need_dx else none
         if dy is None:
-            dy, dy_row = zeros(P, dtype), 0
+            dy, dy_row = np.zeros(P, dtype), 0
         elif order is not None:
             dy, dy_row = picked(dy, order, column, P).ravel(), P
         else:

@@ -111,16 +111,16 @@ def forward_level(shard, shards, level, cell, forest, sizes, x, state, room, kep
 
 
 @device
-def _children_products(begin, rows, cell, forest, sizes, room):
+def _children_products(begin, rows, forest, sizes, room):
     """What the children of some inner nodes get through the products: a row of `carry` for each child, or with summed
     children that have no gates for each parent."""
     width, H, K, P = lanes(room.dz), sizes.H, sizes.K, fed_size(sizes.H, sizes.K)
     row, d_f_row = row_stride(gate_rows(sizes), width), fed_row(sizes, width)
     size = panel_size(hidden_rows(sizes), width)
-    inner, dz, each = begin - forest.levels[1], room.dz + begin * row, states(cell) > 1 and K == 0
+    inner, dz, each = begin - forest.levels[1], room.dz + begin * row, sizes.forgetting and K == 0
     target = Rows((room.d_sums if each else room.carry) + inner * P, P)
     tile_block(rows, P, H, by_rows(dz, row), Panels(room.W_hh, size), repeated(room.zero), target)
-    if states(cell) == 1:
+    if not sizes.forgetting:
         return
     W_f, W_last = Panels(room.W_hh + H * width, size), Panels(room.W_hh + (1 + max(K, 1)) * H * width, size)
     if K > 0:
@@ -160,4 +160,4 @@ def backward_level(shard, shards, level, cell, forest, sizes, state, d_state, ke
                     d_c = d_c + load_first(room.d_c + (max(own, 0) * H + unit), from_above)
                 node_backward(cell, unit, H, node, d_h, d_c, trace, gradients)
         if begin >= leaves:
-            _children_products(begin, rows, cell, forest, sizes, room)
+            _children_products(begin, rows, forest, sizes, room)

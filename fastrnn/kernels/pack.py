@@ -4,8 +4,6 @@ A panel holds `lanes` columns of a matrix S (K, N): element (k, lane) at k*lanes
 Panels lie `panel_size` elements apart. Weights are packed once a call, the operands of big products block by block.
 """
 
-import numpy as np
-
 from fastrnn.kernels.jit import device, layout
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import element, lanes, load_first, set_element, store, transpose
@@ -86,12 +84,10 @@ def pack_weights(weight, K, N, gates, panels, threads):
 
     panels: gates*ceil(N/lanes) panels of panel_size(K, lanes); panel u*gates + g holds the units u*lanes... of gate g.
     """
-    one = np.int64(1)  # not a literal, for which the packing would be compiled again
-    share(threads, _pack_weights, (threads, weight, one, K, K, N, gates, panels))
+    share(threads, _pack_weights, (threads, weight, 1, K, K, N, gates, panels))
 
 
 @device
 def pack_transposed(weight, K, N, panels, threads):
     """Pack a matrix (K, N)."""
-    one = np.int64(1)  # nor here
-    share(threads, _pack_weights, (threads, weight, N, one, K, N, one, panels))
+    share(threads, _pack_weights, (threads, weight, N, 1, K, N, 1, panels))

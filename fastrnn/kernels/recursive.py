@@ -115,14 +115,14 @@ def recursive_forward(x, weights, cell, forest, h, c, kept, work, threads):
 
 
 @device
-def _hidden_gradient(cell, forest, sizes, kept, room, dW_hh, threads):
+def _hidden_gradient(forest, sizes, kept, room, dW_hh, threads):
     """The gradient of W_hh."""
     width, H, K, M, P = lanes(dW_hh), sizes.H, sizes.K, sizes.M, fed_size(sizes.H, sizes.K)
     dz_row, row = row_stride(gate_rows(sizes), width), fed_row(sizes, width)
     inner, fed, zero = room.dz + forest.levels[1] * dz_row, by_rows(kept.fed, row), repeated(room.zero)
     dz = transposed(by_rows(inner, dz_row))
     multiply(dz, fed, zero, Rows(dW_hh, P), Shape(H, P, M), room.product, threads)
-    if states(cell) > 1:
+    if sizes.forgetting:
         forgets, d_f = max(K, 1), transposed(by_rows(room.d_f, row))
         source, rows = (fed, M) if K > 0 else (by_rows(kept.edges, row), sizes.slots)
         multiply(d_f, source, zero, Rows(dW_hh + H * P, P), Shape(forgets * H, P, rows), room.product, threads)
@@ -131,7 +131,7 @@ def _hidden_gradient(cell, forest, sizes, kept, room, dW_hh, threads):
 
 
 @device
-def _input_gradients(cell, forest, sizes, kept, room, W_ih, dW_ih, threads):
+def _input_gradients(forest, sizes, kept, room, W_ih, dW_ih, threads):
     """The gradients of W_ih and, in the computing order, of x: of a leaf no forget gate takes part."""
     width, I, H, G, leaves = lanes(dW_ih), sizes.I, sizes.H, gate_rows(sizes), forest.levels[1]
     dz_row, x_row, zero = row_stride(G, width), row_stride(I, width), repeated(room.zero)
@@ -142,7 +142,7 @@ def _input_gradients(cell, forest, sizes, kept, room, W_ih, dW_ih, threads):
     multiply(transposed(dz), x, to_weight, to_weight, Shape(H, I, leaves), room.product, threads)
     multiply(inner, weight, zero, to_inner_x, Shape(sizes.M, I, G), room.product, threads)
     multiply(dz, weight, zero, to_x, Shape(leaves, I, H), room.product, threads)
-    if states(cell) > 1:
+    if sizes.forgetting:
         last, to_last = by_rows(room.dz + 2 * H, dz_row), Rows(dW_ih + 2 * H * I, I)
         multiply(transposed(last), x, to_last, to_last, Shape(2 * H, I, leaves), room.product, threads)
         last_weight = by_rows(W_ih + 2 * H * I, I)
@@ -170,20 +170,20 @@ def recursive_backward(h, c, weights, cell, forest, kept, dh, dc, dx, grads, wor
     """
     width, N, H = lanes(pointer(h)), forest.order.size, h.size // forest.order.size
     sizes = _sizes(cell, forest, dx.size // N, H)
-    P, hidden = fed_size(H, sizes.K), hidden_rows(sizes)
+    P = fed_size(H, sizes.K)
     room = carve(pointer(work), backward_room(sizes, width, threads))
     trace = carve(pointer(kept), kept_room(sizes, width))
-    pack_transposed(pointer(weights.W_hh), hidden, P, room.W_hh, threads)
+    pack_transposed(pointer(weights.W_hh), hidden_rows(sizes), P, room.W_hh, threads)
     zero_row(room.zero, max(sizes.I, P))
     state = States(pointer(h), pointer(c))
     d_state = States(_cotangent(dh, H, room.zero), _cotangent(dc, H, room.zero))
     for level in range(forest.levels.size - 2, -1, -1):
         shards = _level_shards(forest, level, weights.W_hh, threads)
         share(shards, backward_level, (shards, level, cell, forest, sizes, state, d_state, trace, room))
-    _hidden_gradient(cell, forest, sizes, trace, room, pointer(grads.W_hh), threads)
+    _hidden_gradient(forest, sizes, trace, room, pointer(grads.W_hh), threads)
     dz_row = row_stride(gate_rows(sizes), width)
     column_sums(room.dz, N, dz_row, room.sums, False, threads)
     copy_row(pointer(grads.b_ih), room.sums, grads.b_ih.size)
     copy_row(pointer(grads.b_hh), room.sums, grads.b_hh.size)
-    _input_gradients(cell, forest, sizes, trace, room, pointer(weights.W_ih), pointer(grads.W_ih), threads)
+    _input_gradients(forest, sizes, trace, room, pointer(weights.W_ih), pointer(grads.W_ih), threads)
     gather(room.dx, sizes.I, forest.place, sizes.I, dx, sizes.I, threads)
