@@ -7,19 +7,16 @@ from cells import CELLS
 from numerics import relative_error
 
 from fastrnn.kernels.cells import (
+    X_APART_H,
+    X_MESSAGE,
     Projected,
     cell_backward,
     cell_forward,
-    hidden,
-    load_gates,
-    load_rest,
-    load_saved,
-    load_states,
     output_backward,
     output_forward,
     traits,
-    with_message,
 )
+from fastrnn.kernels.cells.shape import hidden, load_gates, load_rest, load_saved, load_states, with_message
 from fastrnn.kernels.jit import Kernel
 from fastrnn.kernels.pointers import lanes, load, pointer, store, store_many
 from fastrnn.reference.cells import cell_backward as reference_backward
@@ -97,17 +94,18 @@ def compiled(name, x, state, d_state):
     def empty(rows):
         return np.full((rows, n), np.nan, dtype)
 
-    weight, G, front = np.array(WEIGHT, dtype), len(shape.gates), shape.hidden - shape.apart
-    z = np.concatenate([x[:front], weight * state[:1], x[front:]]) if shape.apart else x
+    weight, G, apart = np.array(WEIGHT, dtype), len(shape.gates), shape.fed(X_APART_H)
+    front, message_gate = G - apart, shape.fed(X_MESSAGE)
+    z = np.concatenate([x[:front], weight * state[:1], x[front:]]) if apart else x
     after, saved, dz, before = empty(len(state)), empty(len(shape.saved)), empty(shape.columns), empty(len(state))
-    step(1, z, state, cell, after, saved)
+    step(z, state, cell, after, saved)
     message, d_product = after.copy(), empty(1)
-    if shape.stages == 2:
-        product = weight * message[:1] + (x[-1:] if shape.message_gates else 0)
-        output(1, product, state, saved, cell, after, saved[shape.hidden :] if shape.message_gates else empty(1))
-        output_backwards(1, d_state, state, saved, cell, d_product)
-    step_backwards(1, d_state, weight * d_product, message, state, saved, cell, dz, before)
-    if shape.apart:
+    if shape.outputs:
+        product = weight * message[:1] + (x[-1:] if message_gate else 0)
+        output(product, state, saved, cell, after, saved[-1:] if message_gate else empty(1))
+        output_backwards(d_state, state, saved, cell, d_product)
+    step_backwards(d_state, weight * d_product, message, state, saved, cell, dz, before)
+    if apart:
         before[0] += weight * dz[G]
     return after, dz[:G], before
 
@@ -116,7 +114,7 @@ def expected(name, x, state, d_state):
     """The same from the reference: a cell of one unit, whose pre-activations are its inputs, and n sequences."""
     own, G = CELLS[name], len(x)
     weights = {"W_ih": np.eye(G), "W_hh": np.zeros((G, 1)), "b_ih": np.zeros(G), "b_hh": np.zeros(G)}
-    weights["W_hh"][-1] = WEIGHT if own.traits.apart or own.traits.message_gates else 0
+    weights["W_hh"][-1] = WEIGHT if own.traits.fed(X_APART_H, X_MESSAGE) else 0
     weights |= {"W_hr": np.full((1, 1), WEIGHT)} if own.projected else {}
     weights |= {"per_unit": np.array(PEEPHOLES)[:, None]} if own.peepholes else {}
     # 0 times another gate's infinity would be NaN; at 1e5 sigmoid and tanh are what they are at infinity

@@ -346,7 +346,7 @@ MISUSES = {
     "initial: expected 1, one for each of the steps, got 2": lambda: layer_of(initial=[(), ()]),
     "initial: expected 1, one for each of the states, got 0": lambda: layer_of(initial=[()]),
     "W_hr: expected None for GRU, got (4, 18)": lambda: layer_of(GRU, W_hr=np.ones((4, H), "f")),
-    "per_unit: expected None for ElmanTanh, got (3, 5)": lambda: layer_of(per_unit=np.ones((3, H), "f")),
+    "per_unit: expected None for ElmanTanh, got (3, 18)": lambda: layer_of(per_unit=np.ones((3, H), "f")),
     "table: expected None without tokens, got (7, 5)": lambda: layer_of(table=np.ones((V, I), "f")),
     "lengths: expected lengths in 0..3, the longest first, got [3, 4]": lambda: ragged.ragged(np.array([3, 4])),
     "lengths: expected lengths in 0..3, the longest first, got [3, 1, 3]": lambda: ragged.ragged(np.array([3, 1, 3])),

@@ -34,8 +34,8 @@ class Stream:
         own, B = self._layer._weights(weights), self._batch[0] if self._batch else 1
         steppers = [functional.stepper(self._layer._cell, each, B) for each in own]
         self._steps, self._arguments, self._states, self._packs = zip(*steppers, strict=True)
-        I, P, self._dtype = own[0].W_ih.shape[1], own[0].W_hh.shape[1], own[0].W_hh.dtype
-        self._shape, self._output = (*self._batch, I), (*self._batch, P)
+        P, self._dtype = self._layer._widths[0], self._layer.dtype
+        self._shape, self._output = (*self._batch, self._layer.input_size), (*self._batch, P)
         self._between = [np.empty(B * P, self._dtype) for _ in self._steps[1:]]
         self._single, self._step, self._own = len(own) == 1 and not self._batch, self._steps[0], self._arguments[0]
         self._pack(weights)
