@@ -20,7 +20,6 @@ from fastrnn.models import CharLM, Epoch, SequenceClassifier, SequenceRegressor,
 from fastrnn.models.generator import SequenceGenerator
 from fastrnn.models.seq2seq import Seq2Seq
 from fastrnn.plot import heat
-from fastrnn.plot.drawing import draw
 from fastrnn.plot.graph import BOX, EDGES, NODES
 from fastrnn.plot.style import COLOURS, DASHES, MARKERS
 from fastrnn.plot.unroll import graph_of
@@ -238,8 +237,8 @@ SHORT_AND_LONG = [(name, T) for name in ("classifier-both", "generator-both", "s
 @pytest.mark.parametrize(("name", "T"), [*((name, 4) for name in DRAWN), *SHORT_AND_LONG])
 def test_nothing_is_cut_or_overlaps(name, T):
     """Text, measured as drawn, and boxes keep apart; no line runs through either; all lie within the figure."""
-    graph = graph_of(DRAWN[name](), T)
-    figure = draw(graph)
+    model = DRAWN[name]()
+    graph, figure = graph_of(model, T), plot.unrolled(model, T)
     (axes,) = figure.axes
     renderer = FigureCanvasAgg(figure).get_renderer()
     inches = axes.transData.inverted()
@@ -304,8 +303,8 @@ def test_edges_end_on_their_boxes(name):
 
 
 def test_the_figure_has_a_box_for_every_node_and_a_key():
-    graph = graph_of(DRAWN["generator-both"](), 3)
-    figure = draw(graph)
+    model = DRAWN["generator-both"]()
+    graph, figure = graph_of(model, 3), plot.unrolled(model, 3)
     assert {patch.get_gid() for patch in figure.axes[0].patches} - {None} == set(graph.nodes)
     texts = [text.get_text() for text in figure.axes[0].texts]
     for kind in EDGES:

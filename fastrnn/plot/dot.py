@@ -20,12 +20,12 @@ def unrolled_dot(model: Any, T: int = 4) -> str:
         f"height={BOX:g}, fixedsize=true];",
         f'  edge [fontname="Helvetica", fontsize={SIZES["label"]:g}, arrowsize=0.6];',
     ]
-    for node in graph.nodes.values():
-        look = f'width={node.width:.2f}, fillcolor="{NODES[node.kind]}"'
-        lines.append(f'  "{node.name}" [label={_html(node.label)}, {_pos(node.at)}, {look}];')
+    for name, label, kind, (x, y), width in graph.nodes.values():
+        look = f'width={width:.2f}, fillcolor="{NODES[kind]}"'
+        lines.append(f'  "{name}" [label={_html(label)}, pos="{x:.3f},{y:.3f}!", {look}];')
     look = f'shape=plaintext, style="", fixedsize=false, fontsize={SIZES["heading"]:g}'
-    for i, (text, at, _) in enumerate(graph.headings):
-        lines.append(f'  "heading {i}" [label={_html(text)}, {_pos(at)}, {look}];')
+    for i, (text, (x, y), _) in enumerate(graph.headings):
+        lines.append(f'  "heading {i}" [label={_html(text)}, pos="{x:.3f},{y:.3f}!", {look}];')
     for edge in graph.edges:
         colour, style, _ = EDGES[edge.kind]
         text = "\n".join(label.text for label in edge.labels)
@@ -33,10 +33,6 @@ def unrolled_dot(model: Any, T: int = 4) -> str:
         look = f'color="{colour}", style={style.replace("dashdot", "dashed")}'
         lines.append(f'  "{edge.source}" -> "{edge.target}" [{label}{look}];')
     return "\n".join([*lines, "}", ""])
-
-
-def _pos(at):
-    return f'pos="{at[0]:.3f},{at[1]:.3f}!"'
 
 
 def _html(text):

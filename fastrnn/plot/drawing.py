@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.plot.graph import BOX, EDGES, NODES, SIZES, SUBSCRIPT, Graph, Label
+from fastrnn.plot.graph import BOX, EDGES, NODES, SIZES, SUBSCRIPT, Label
 from fastrnn.plot.style import INK, styled
 from fastrnn.plot.unroll import graph_of
 
@@ -22,17 +22,14 @@ _LINES = {"dashed": (0, (4, 1.5)), "dotted": (0, (1, 1.3)), "dashdot": (0, (5, 1
 
 
 def unrolled(model: Any, T: int = 4) -> Figure:
-    """The cyclic graph of a recurrent layer or a model, and beside it its copy unrolled over T steps."""
-    return draw(graph_of(model, T))
-
-
-def draw(graph: Graph) -> Figure:
-    """A figure of the graph at its own size, with a key of the kinds of edges."""
+    """The cyclic graph of a recurrent layer or a model, and beside it its copy unrolled over T steps, with a key."""
+    graph = graph_of(model, T)
     with styled():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.patches import FancyBboxPatch
 
-        figure = Figure(figsize=(1, 1))
+        figure = FigureCanvasAgg(Figure(figsize=(1, 1))).figure  # which can measure
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         for heading in graph.headings:
@@ -50,13 +47,13 @@ def draw(graph: Graph) -> Figure:
                 )
             )  # fmt: skip
             _text(axes, Label(node.label, node.at), "node")
-        left, bottom, *_ = _extent(figure, axes)
+        left, bottom, *_ = _extent(axes)
         for kind in EDGES:
             if any(edge.kind == kind for edge in graph.edges):
                 bottom -= _KEY
                 _arrow(axes, ((left, bottom), (left + 0.45, bottom)), kind)
                 _text(axes, Label(EDGES[kind][2], (left + 0.55, bottom), 1), "label")
-        left, bottom, right, top = _extent(figure, axes)
+        left, bottom, right, top = _extent(axes)
         axes.set(xlim=(left - _MARGIN, right + _MARGIN), ylim=(bottom - _MARGIN, top + _MARGIN))
         figure.set_size_inches(right - left + 2 * _MARGIN, top - bottom + 2 * _MARGIN)
         return figure
@@ -66,7 +63,7 @@ def _text(axes, label, size):
     """A label with its subscripts set."""
     text = re.sub(r"(\w)" + SUBSCRIPT, r"$\1_{\\mathrm{\2\3}}$", label.text.replace("$", r"\$"))
     text = re.sub(r"(?<=\w)([+-])(?=1\})", r"{\1}", text)
-    align = {-1: "right", 0: "center", 1: "left"}[label.side]
+    align = ("center", "left", "right")[label.side]
     axes.text(*label.at, text, ha=align, va="center", fontsize=SIZES[size], linespacing=1.3, zorder=4)
 
 
@@ -91,11 +88,9 @@ def _arrow(axes, points, kind):
     )  # fmt: skip
 
 
-def _extent(figure, axes):
+def _extent(axes):
     """Left, bottom, right and top of all that is drawn, in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import Bbox
 
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [artist.get_window_extent(renderer) for artist in (*axes.texts, *axes.patches)]
+    boxes = [artist.get_window_extent() for artist in (*axes.texts, *axes.patches)]
     return Bbox.union(boxes).transformed(axes.transData.inverted()).extents

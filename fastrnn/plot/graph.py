@@ -32,7 +32,7 @@ class Node(NamedTuple):
 
 
 class Label(NamedTuple):
-    """Text at the left (-1) or right (1) of a point, or around it (0)."""
+    """Text at the left (-1) or right (1) of a point, or around it (0); a subscript is written h_t or h_{t-1}."""
 
     text: str
     at: Point  # the middle of its height

@@ -59,7 +59,7 @@ def _flows(model, batch, clip_step):
     stacks: dict[str, list[flow.Flow]] = {}
     for name, part in twin._parts.items():
         own = sorted((f for f in flows if f.layer is part), key=lambda f: (f.index, f.reverse))
-        stacks |= {name.removesuffix(".rnn"): own} if own else {}
+        stacks |= {name.partition(".")[0]: own} if own else {}
     return stacks
 
 

@@ -10,13 +10,12 @@ from fastrnn import checks
 from fastrnn.plot.graph import BOX, Edge, Graph, Label, Node, Point, width
 from fastrnn.wiring import Part, Wiring
 
-_SHIFT = 0.17  # of the two directions to the sides, inches
-_PASS = 0.1  # from a box to a line around it
+_PASS = 0.1  # from a box to a line around it, inches
 _PAD = 0.07  # between a line and its text
 _LINE = 0.13  # height of a line of text
 _BACK = 0.26  # more room for the line that feeds an output back
 
-Key = tuple[str, int | None]  # of a box: a part, and its step; None where one stands for all of them
+Key = tuple[str, int | None]  # of a box: its part and its step, None where one stands for all steps
 
 
 def graph_of(model: Any, T: int = 4) -> Graph:
@@ -48,10 +47,11 @@ class _Panel:
         self.width = max(0.55, *[width(part.label, "node") + 0.14 for part in parts.values()])
         self.row = max(0.8, 0.4 + _LINE * max(len(part.states) + len(part.loop) for part in parts.values()))
         states = [text for part in parts.values() for text in (_symbols(part, 0), *dict(part.states).values())]
-        self.gap = max(0.64, *[width(text) + 0.12 for text in states])
+        around = any(part.direction for part in parts.values())
+        self.gap = max(0.64, 0.12 + max(map(width, states))) + 2 * _PASS * around
         columns, headings = [], []
         for lane, stated in zip(lanes, wiring.lanes, strict=True):
-            back = _BACK * any(kind == "back" and target in lane for _, target, kind in links)
+            back = _BACK * any(part.name in self.started for part in lane)
             own = self._place(lane, back)
             feeds = any(source in lane and target not in lane for source, target, _ in links)
             self._stack(lane, 1 if cyclic and not feeds else -1, back)
@@ -64,11 +64,10 @@ class _Panel:
 
     def _place(self, lane: list[Part], back: float) -> list[float]:
         """Place the boxes of a lane; returns the middles of its columns."""
-        shift = _SHIFT * any(part.direction for part in lane)
         texts = [0.0 if self.cyclic else width(part.shape) + _PAD for part in lane]
-        first = self.graph.right + self.gap + _PASS + shift + max(self.width / 2, *texts) if self.graph.nodes else 0.0
+        first = self.graph.right + self.gap + _PASS + max(self.width / 2, *texts) if self.graph.nodes else 0.0
         steps = range(self.T if any(part.steps == "each" for part in lane) else 1)
-        columns = [first + t * (self.width + 2 * shift + self.gap + back) for t in steps]
+        columns = [first + t * (self.width + self.gap + back) for t in steps]
         places = {"each": columns, "last": columns[-1:], "all": [(first + columns[-1]) / 2]}
         for i, part in enumerate(lane):
             reads_all = part.steps == "all" and i and lane[i - 1].steps == "each"
@@ -79,13 +78,12 @@ class _Panel:
                     step, label = "cyclic", part.label
                 elif t == 0 and part.name in self.started:
                     label = "start"
-                at = (x - _SHIFT * part.direction, self.rows[part.name] * self.row)
-                node = Node(f"{step} {part.name}", label, part.kind, at, wide)
+                node = Node(f"{step} {part.name}", label, part.kind, (x, self.rows[part.name] * self.row), wide)
                 self.nodes[_key(part, t)] = self.graph.nodes[node.name] = node
         return columns
 
     def _pairs(self, source: Part, target: Part, kind: str) -> list[tuple[Key, Key]]:
-        """What the arrows of a link join."""
+        """The boxes that the arrows of a link join."""
         T, way = self.T, -1 if source.direction < 0 else 1
         if kind in ("time", "back"):
             steps = [(0, 0)] if self.cyclic else [(t, t + way) for t in range(T) if 0 <= t + way < T]
@@ -100,7 +98,7 @@ class _Panel:
         self.graph.edges.append(Edge(source.name, target.name, kind, tuple(points), labels))
 
     def _stack(self, lane: list[Part], side: int, back: float) -> None:
-        """Add the edges within a lane with the texts at a side, those of two directions at their own."""
+        """Add the edges of a lane: the texts at a side, those of two directions at one each; see `_link` for back."""
         for i, part in enumerate(lane):
             below = lane[: i - (part.direction < 0)] if part.fed else []
             for source in below[-2:] if below and below[-1].direction < 0 else below[-1:]:
@@ -111,7 +109,7 @@ class _Panel:
                 self._link(part, part, "time", back)
 
     def _up(self, source: Part, target: Part, lane: list[Part], side: int) -> None:
-        """Add edges upward; the unrolled graph has the shape alone, and has it once."""
+        """Add edges upward, around the parts between; the first one of the unrolled graph has its shape as a text."""
         text = source.shape if self.cyclic or side < 0 else ""
         if self.cyclic and (source.steps, target.steps) == ("each", "last"):
             text += " at the first step" if source.direction < 0 else " at the last step"
@@ -141,7 +139,7 @@ class _Panel:
         self._edge(node, node, "time", points, Label(text, (x + side * (far + _PAD), y), side))
 
     def _link(self, source: Part, target: Part, kind: str, back: float = 0.0) -> None:
-        """Add edges to the side; the first one has the shapes of what flows. back: room at the end without text."""
+        """Add edges to the side; the first has the shapes of what flows. back: room at their ends that text spares."""
         way = -1 if kind == "time" and source.direction < 0 else 1
         shapes = [source.shape] if kind == "every" else list(dict.fromkeys(shape for _, shape in target.states))
         for i, (key, other) in enumerate(self._pairs(source, target, kind)):
