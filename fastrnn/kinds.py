@@ -22,6 +22,7 @@ class Foreign(NamedTuple):
 
     name: str  # of the module, layer or operator
     gates: tuple[str, ...] = ()  # in the order that they have there; none where it is ours
+    weights: tuple[str, ...] = ()  # the per-unit ones, in theirs
     activations: tuple[str, ...] = ()  # of an operator that has them as settings
     attributes: Mapping[str, Any] = {}  # of the module or operator, those that choose the kind
 
@@ -66,6 +67,11 @@ class Kind:
         """The class of its layers."""
         return resolve_name(self.layer)
 
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """The names of the per-unit weights that a layer has, or may have."""
+        return TRAITS[self.weighted or self.tag].weights
+
     def suits(self, options: Mapping[str, Any]) -> bool:
         """Whether options, which may be of several kinds, choose it."""
         return self.options.items() <= options.items()
@@ -100,14 +106,14 @@ _ROWS = (
         name="gru",
         options={"reset_after": True},
         torch=Foreign("GRU"),
-        onnx=Foreign("GRU", ("z", "r", "n"), ("sigmoid", "tanh"), {"linear_before_reset": 1}),
+        onnx=Foreign("GRU", ("z", "r", "n"), activations=("sigmoid", "tanh"), attributes={"linear_before_reset": 1}),
         keras=Foreign("GRU", ("z", "r", "n")),
     ),
     Kind(
         gru.GRUResetBefore,
         layer="fastrnn.layers:GRU",
         options={"reset_after": False},
-        onnx=Foreign("GRU", ("z", "r", "n"), ("sigmoid", "tanh"), {"linear_before_reset": 0}),
+        onnx=Foreign("GRU", ("z", "r", "n"), activations=("sigmoid", "tanh"), attributes={"linear_before_reset": 0}),
         keras=Foreign("GRU", ("z", "r", "n")),
     ),
     Kind(
@@ -117,7 +123,7 @@ _ROWS = (
         own=("proj_size", "peepholes", "forget_bias"),
         weighted=lstm.PeepholeLSTM,
         torch=Foreign("LSTM"),
-        onnx=Foreign("LSTM", ("i", "o", "f", "g"), ("sigmoid", "tanh", "tanh")),
+        onnx=Foreign("LSTM", ("i", "o", "f", "g"), ("p_i", "p_o", "p_f"), ("sigmoid", "tanh", "tanh")),
         keras=Foreign("LSTM"),
     ),
 )

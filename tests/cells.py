@@ -50,10 +50,10 @@ class Cell(NamedTuple):
 
     def weights(self, I: int, H: int) -> Shapes:
         """The shape of every parameter that it has, by the fields of Weights."""
-        GH, P = len(self.kind.gates) * H, self.outputs(H)
-        shapes: Shapes = {"W_ih": (GH, I), "W_hh": (GH, P), "b_ih": (GH,), "b_hh": (GH,)}
+        GH, RH, P = len(self.traits.gates) * H, self.traits.recurrent * H, self.outputs(H)
+        shapes: Shapes = {"W_ih": (GH, I), "W_hh": (RH, P), "b_ih": (GH,), "b_hh": (RH,)}
         shapes |= {"W_hr": (P, H)} if self.projected else {}
-        return shapes | ({"per_unit": (3, H)} if self.peepholes else {})
+        return shapes | ({"per_unit": (len(self.traits.weights), H)} if self.peepholes else {})
 
 
 def _cells() -> Iterator[tuple[str, Cell]]:

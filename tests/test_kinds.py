@@ -11,7 +11,7 @@ from oracles import import_torch
 
 import fastrnn
 from fastrnn import gradcheck, kinds
-from fastrnn.kernels.cells import TRAITS, Traits
+from fastrnn.kernels.cells import TRAITS, X_H, Traits, X
 from fastrnn.layers.sequence import Recurrent
 from fastrnn.models import CharLM
 from fastrnn.models.seq2seq import Seq2Seq
@@ -43,6 +43,7 @@ def test_other_libraries_have_the_same_gates(kind, library):
     order = kind.order(library)
     assert sorted(order) == list(range(len(kind.gates)))
     assert getattr(kind, library).gates in ((), tuple(kind.gates[i] for i in order))
+    assert {*getattr(kind, library).weights} in (set(), {*kind.weights})
 
 
 @every_kind
@@ -59,7 +60,7 @@ def test_torch_has_the_same_parameters_and_mode(kind):
 
 
 def test_a_cell_and_its_twin_have_one_name():
-    assert [cell.reference.__name__ for cell in CELLS.values()] == [cell.tag.__name__ for cell in CELLS.values()]
+    assert [cell.reference.__name__ for cell in CELLS.values()] == [cell.kind.tag.__name__ for cell in CELLS.values()]
 
 
 class Tag(NamedTuple):
@@ -88,7 +89,7 @@ class FourStates(Recurrent):
 @pytest.fixture
 def four_states(monkeypatch):
     """A kind that somebody else has added."""
-    monkeypatch.setitem(TRAITS, Tag, Traits(gates=("a", "b"), states=("h", "c", "n", "m")))
+    monkeypatch.setitem(TRAITS, Tag, Traits(gates={"a": X_H, "b": X}, states=("h", "c", "n", "m"), weights=("p", "q")))
     kind = kinds.Kind(Tag, layer=f"{__name__}:FourStates", name="four")
     monkeypatch.setitem(kinds.KINDS, Tag, kind)
     return kind
@@ -100,7 +101,10 @@ def test_gradients_of_four_states_are_compared_by_name(four_states):
     report = gradcheck.check_layer(layer)
     report.raise_if_wrong()
     assert list(report.inputs) == ["x", "h0", "c0", "n0", "m0", *layer.parameters]
-    assert {row.block for row in report.rows if row.input == "bias_hh_l0"} == {"gate a", "gate b"}
+    blocks = {name: {row.block for row in report.rows if row.input == name} for name in layer.parameters}
+    assert blocks["weight_ih_l0"] == blocks["bias_ih_l0"] == {"gate a", "gate b"}
+    assert blocks["weight_hh_l0"] == blocks["bias_hh_l0"] == {"gate a"}
+    assert blocks["weight_ch_l0"] == {"p", "q"}
     assert {row.output for row in report.rows} >= {"y first step", "h_n", "c_n", "n_n", "m_n"}
 
 

@@ -269,7 +269,8 @@ def test_arguments_are_counted():
 
 def cells_named(tree):
     """The kinds of cells that a file names in its code; tanh and relu are functions, too, and a default is no list."""
-    words = {word for k in KINDS.values() for word in (k.name, k.layer_name, f"{k.layer_name}Cell", k.tag.__name__)}
+    words = {word for k in KINDS.values() for word in (k.name, k.layer_name, f"{k.layer_name}Cell")}
+    words |= {tag.__name__ for k in KINDS.values() for tag in (k.tag, k.weighted) if tag}
     nodes, prose = [*ast.walk(tree)], set()
     for node in nodes:
         if isinstance(node, ast.Expr):

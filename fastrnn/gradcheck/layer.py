@@ -185,9 +185,14 @@ def _step_blocks(layer, x, lengths):
 
 
 def _gate_blocks(layer, parameters):
-    """Name of a weight or bias -> label -> rows of each gate."""
-    if not isinstance(layer, (Recurrent, Cell)) or len(layer.kind.gates) == 1:
+    """Name of a weight or bias -> label -> rows of each gate, or of each per-unit weight."""
+    if not isinstance(layer, (Recurrent, Cell)):
         return {}
-    H, gates = layer.hidden_size, layer.kind.gates
-    rows = {f"gate {gate}": np.s_[at * H : at * H + H] for at, gate in enumerate(gates)}
-    return {name: rows for name in parameters if name.startswith(("weight_ih", "weight_hh", "bias_"))}
+    found, H, kind = {}, layer.hidden_size, layer.kind
+    for *by_gate, _, per_unit in layer._names:  # in the order of Weights
+        for name in filter(None, by_gate if len(kind.gates) > 1 else ()):
+            gates = kind.gates[: len(parameters[name]) // H]  # those that h feeds are the first
+            found[name] = {f"gate {gate}": np.s_[at * H : at * H + H] for at, gate in enumerate(gates)}
+        if per_unit:
+            found[per_unit] = {name: np.s_[at] for at, name in enumerate(kind.weights)}
+    return found

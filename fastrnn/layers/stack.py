@@ -48,7 +48,8 @@ class Stack(Layer):
         self._cell = kind.weighted if per_unit and kind.weighted else kind.tag
         traits, D = TRAITS[self._cell], len(suffixes[0])
         GH, RH = len(traits.gates) * H, traits.recurrent * H
-        self._names, shapes = [], {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        self._names: list[list[str | None]] = []
         for k, directions in enumerate(suffixes):
             own = [  # in the order of Weights; None for what there is not
                 (GH, D * P if k else self.input_size), RH and (RH, P), bias and (GH,), bias and RH and (RH,),

@@ -1,7 +1,7 @@
 """What ONNX's operators RNN, GRU and LSTM differ in from fastrnn's layers of these names.
 
-The gates have an order of their own, which fastrnn.kinds says, and an LSTM's peepholes are those of i, o, f; a first
-axis of W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H) and P (D, 3*H) counts the directions, and B is b_ih, then b_hh.
+Gates and peepholes have orders of their own, which fastrnn.kinds says. A first axis of W (D, G*H, I), R (D, G*H, H),
+B (D, 2*G*H) and P (D, 3*H) counts the directions, and B is b_ih, then b_hh.
 
 Source: the operator specification, https://onnx.ai/onnx/operators, of versions 7 to 22, which agree in all this.
 """
@@ -11,8 +11,6 @@ import math
 import numpy as np
 
 from fastrnn.kinds import KINDS, Kind
-
-PEEPHOLES = (0, 2, 1)  # where each of ONNX's lies in our order
 
 # The kinds that each operator computes; the first one's activations are the operator's if none are said.
 _OURS = [(kind.onnx.name, kind) for kind in KINDS.values() if kind.onnx]

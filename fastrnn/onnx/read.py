@@ -13,7 +13,7 @@ from fastrnn import checks
 from fastrnn.exchange import layer_of, reordered
 from fastrnn.layers.sequence import Recurrent
 from fastrnn.onnx.constants import STANDARD, Constants, bodies, one_line, operator
-from fastrnn.onnx.operators import OPERATORS, PEEPHOLES, saturation
+from fastrnn.onnx.operators import OPERATORS, saturation
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 WEIGHTS = ("W", "R", "B", "P")
@@ -173,7 +173,7 @@ def _parts(kind, label, D, weights):
     G, back = len(order), np.argsort(order)
     H = checks.rank(f"{label}: R", weights["R"], "(num_directions, G*H, H)", 3, 3).shape[2]
     I = checks.rank(f"{label}: W", weights["W"], "(num_directions, G*H, I)", 3, 3).shape[2]
-    shapes = {"W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H), "P": (D, 3 * H)}
+    shapes = {"W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H), "P": (D, len(kind.onnx.weights) * H)}
     like = weights["W"].dtype
     arrays = {place: checks.array(f"{label}: {place}", value, like, *shapes[place]) for place, value in weights.items()}
     parts = []
@@ -183,7 +183,8 @@ def _parts(kind, label, D, weights):
         if "B" in own:
             part |= {n: reordered(b, back) for n, b in zip(("bias_ih", "bias_hh"), np.split(own["B"], 2), strict=True)}
         if "P" in own:
-            part["weight_ch"] = reordered(own["P"], PEEPHOLES).reshape(3, H)
+            rows = dict(zip(kind.onnx.weights, own["P"].reshape(-1, H), strict=True))
+            part[kind.per_unit] = np.stack([rows[name] for name in kind.weights])
         parts.append(part)
     return parts
 

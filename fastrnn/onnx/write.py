@@ -10,7 +10,7 @@ from fastrnn import checks
 from fastrnn.exchange import classes, parts_of, reordered
 from fastrnn.layers.sequence import Recurrent
 from fastrnn.models import CharLM
-from fastrnn.onnx.operators import OPERATORS, PEEPHOLES
+from fastrnn.onnx.operators import OPERATORS
 
 OPSET, IR_VERSION = 17, 8  # of onnx 1.12: old enough for every runtime in use
 
@@ -135,8 +135,10 @@ def _operator(graph, rnn, k, directions, x, initial, outputs):
     if rnn.bias:
         biases = [[reordered(part[name], order) for name in ("bias_ih", "bias_hh")] for part in directions]
         stacks["B"] = [np.concatenate(each) for each in biases]
-    if "weight_ch" in directions[0]:
-        stacks["P"] = [reordered(part["weight_ch"], PEEPHOLES).reshape(-1) for part in directions]
+    own = rnn.kind
+    if own.per_unit in directions[0]:
+        rows = [dict(zip(own.weights, part[own.per_unit], strict=True)) for part in directions]
+        stacks["P"] = [np.concatenate([each[name] for name in own.onnx.weights]) for each in rows]
     given = {name: graph.constant(f"{name}_l{k}", np.stack(stack)) for name, stack in stacks.items()}
     options = {"direction": "bidirectional" if rnn.bidirectional else "forward", "hidden_size": rnn.hidden_size}
     if any(each.onnx.activations != kind.activations for each in OPERATORS[kind.name]):
