@@ -1,6 +1,7 @@
 """Dot-product attention within sequences."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from fastrnn.kernels import attention as kernels
 from fastrnn.kernels.target import lanes_of
 from fastrnn.memory import aligned_empty as empty
 from fastrnn.memory import scratch
+
+_work_size = lru_cache(kernels.attention_work)  # its sums take as long in Python as a small call in the kernel
 
 
 def _forward(queries, memory, query_offsets, memory_offsets):
@@ -24,7 +27,7 @@ def _forward(queries, memory, query_offsets, memory_offsets):
     ends = np.append(0, np.cumsum(m * n))
     count = threads.for_work(4 * int(ends[-1]) * H * dtype.itemsize / 4)
     most_queries, most_rows = int(m.max(initial=0)), int(n.max(initial=0))
-    work_size = kernels.attention_work(H, most_queries, most_rows, lanes_of(dtype.itemsize), count)
+    work_size = _work_size(H, most_queries, most_rows, lanes_of(dtype.itemsize), count)
     context, weights = empty((M, H), dtype), empty(int(ends[-1]), dtype)
     sequences = kernels.Sequences(
         queries.reshape(-1), memory.reshape(-1), weights, H, query_offsets, memory_offsets, ends[:-1]

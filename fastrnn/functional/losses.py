@@ -18,18 +18,25 @@ _LOGITS_BYTES = 1 << 25
 _LEAST_ROWS = 16
 
 
+# The sums of these sizes take longer in Python than a small call in the kernel; `count` threads.
+
+
+@lru_cache
+def _room_size(N, lanes, count):
+    return room_size(kernels.loss_room(N, lanes, count), lanes)
+
+
 @lru_cache
 def _linear_room_size(N, V, H, lanes, count):
-    """Of `count` threads; its sums take longer in Python than a small call in the kernel."""
     return room_size(kernels.linear_loss_room(N, V, H, lanes, count), lanes)
 
 
 def _softmax_cross_entropy(logits, targets, scale, d_logits):
     """The losses (N,); scale*gradient goes to d_logits, which may be empty."""
-    (N, V), lanes = logits.shape, lanes_of(logits.itemsize)
+    N, V = logits.shape
     count = threads.for_work(100 * N * V)
     losses = np.empty(N, logits.dtype)
-    work = scratch(room_size(kernels.loss_room(N, lanes, count), lanes), logits.dtype)
+    work = scratch(_room_size(N, lanes_of(logits.itemsize), count), logits.dtype)
     kernels.softmax_cross_entropy(
         logits=logits.reshape(-1), targets=targets, V=V, scale=scale, losses=losses, d_logits=d_logits.reshape(-1),
         work=work, threads=count,

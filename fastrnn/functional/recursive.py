@@ -30,14 +30,17 @@ from fastrnn.trees import Trees
 CELLS = (ElmanTanh, ElmanRelu, LSTM)  # that are taken over trees
 
 
-@lru_cache
+# The sums of these sizes take as long in Python as a small tree in the kernel.
+
+
+@lru_cache(1 << 10)
 def _forward_sizes(sizes, keep, lanes):
-    """Elements of the workspace, and of what is kept; their sums take long in Python, as those of `_backward_size`."""
+    """Elements of the workspace, and of what is kept."""
     kept = room_size(kept_room(sizes, lanes), lanes) if keep else 0
     return room_size(forward_room(sizes, keep, lanes), lanes), kept
 
 
-@lru_cache
+@lru_cache(1 << 10)
 def _backward_size(sizes, lanes, count):
     """Elements of the workspace of `count` threads."""
     return room_size(backward_room(sizes, lanes, count), lanes)

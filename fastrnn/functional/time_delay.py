@@ -1,6 +1,7 @@
 """A convolution over time."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +13,18 @@ from fastrnn.kernels.workspace import room_size
 from fastrnn.memory import aligned_empty as empty
 from fastrnn.memory import scratch
 from fastrnn.ragged import Steps
+
+# The sums of these sizes take as long in Python as a small call in the kernel; `count` threads.
+
+
+@lru_cache
+def _convolve_size(taps, I, O, lanes, count):
+    return room_size(kernels.convolve_room(taps, I, O, lanes, count), lanes)
+
+
+@lru_cache
+def _gradient_size(taps, I, O, lanes, count):
+    return room_size(kernels.gradient_room(taps, I, O, lanes, count), lanes)
 
 
 def time_delay(
@@ -48,7 +61,7 @@ def time_delay(
         """(N, I) to (N, O), or with the weight transposed (N, O) to (N, I)."""
         sizes = (O, I) if transposed else (I, O)
         out = empty((N, sizes[1]), dtype)
-        work = scratch(room_size(kernels.convolve_room(taps, *sizes, lanes, count), lanes), dtype)
+        work = scratch(_convolve_size(taps, *sizes, lanes, count), dtype)
         kernels.convolve(
             x=rows.reshape(-1), first=followed.first, count=followed.count, shifts=shifts, weight=weight,
             weight_transposed=transposed, bias=bias, O=sizes[1], y=out.reshape(-1), work=work, threads=count,
@@ -59,7 +72,7 @@ def time_delay(
         dy = checks.array("dy", dy, dtype, N, O)
         checks.targets(("d_weight", "d_bias"), (d_weight, d_bias), dtype, shapes)
         dx = convolved(dy, -shifts, True, none)
-        work = scratch(room_size(kernels.gradient_room(taps, I, O, lanes, count), lanes), dtype)
+        work = scratch(_gradient_size(taps, I, O, lanes, count), dtype)
         kernels.weight_gradient(
             x=x, first=followed.first, count=followed.count, shifts=shifts, dy=dy.reshape(-1), O=O,
             d_weight=d_weight.reshape(-1), work=work, threads=count,

@@ -25,7 +25,7 @@ from fastrnn.kernels.matmul import (
 from fastrnn.kernels.pack import pack_range, panel_size, split
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import lanes, load_first, pointer, store, store_first
-from fastrnn.kernels.reduce import PARTS, add_up, row_exp_sum, row_max, virtual_width
+from fastrnn.kernels.reduce import add_up, row_exp_sum, row_max, virtual_width
 from fastrnn.kernels.simd import fma, zeros
 from fastrnn.kernels.workspace import Elements, carve, room_size
 
@@ -60,7 +60,7 @@ def attention_room(H, most_queries, most_rows, width):
     return AttentionRoom(
         panels=max(scores, -(-H // width) * panel_size(longest, width)),
         spread=spread_size(max(H, most_rows), width),
-        partial=PARTS * width,
+        partial=virtual_width(width),
         d_weights=most_queries * most_rows,
         zero=max(H, most_rows),
     )
@@ -129,7 +129,7 @@ def _softmax(rows, columns, scores, partial):
 @device
 def _row_dot(a, b, columns, partial):
     """The sum of the products of two rows, in the order of row_exp_sum's."""
-    width, step = lanes(a), virtual_width(a)
+    width, step = lanes(a), virtual_width(lanes(a))
     for start in range(0, step, width):
         total = zeros(a)
         for j in range(start, columns, step):

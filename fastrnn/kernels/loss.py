@@ -21,7 +21,7 @@ from fastrnn.kernels.matmul import (
 from fastrnn.kernels.pack import split
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import element, lanes, load_first, pointer, set_element, store_first
-from fastrnn.kernels.reduce import PARTS, row_exp_sum, row_max, virtual_width
+from fastrnn.kernels.reduce import row_exp_sum, row_max, virtual_width
 from fastrnn.kernels.workspace import Elements, carve, room_size
 
 
@@ -36,7 +36,7 @@ class LossRoom(NamedTuple):
 @layout
 def loss_room(N, width, threads):
     """The workspace of `softmax_cross_entropy`."""
-    return LossRoom(totals=N, shifted=N, partial=threads * PARTS * width)
+    return LossRoom(totals=N, shifted=N, partial=threads * virtual_width(width))
 
 
 class Softmax(NamedTuple):
@@ -54,7 +54,7 @@ class Softmax(NamedTuple):
 @device
 def _softmax_shard(shard, shards, rows, room):
     N, V = rows.targets.size, rows.V
-    partial = room.partial + shard * virtual_width(room.partial)
+    partial = room.partial + shard * virtual_width(lanes(room.partial))
     set_element(partial, rows.scale)
     scale = element(partial)  # in the logits' precision, so that 1 - 1 is 0
     low, high = split(N, shards, shard), split(N, shards, shard + 1)

@@ -7,7 +7,7 @@ it every bit, is the same for all.
 import math
 
 from fastrnn.kernels import vmath
-from fastrnn.kernels.jit import device
+from fastrnn.kernels.jit import device, layout
 from fastrnn.kernels.pointers import element, lanes, load_else, store, store_first
 from fastrnn.kernels.simd import select, zeros
 from fastrnn.kernels.target import TARGET
@@ -16,17 +16,17 @@ INFINITY = math.inf
 PARTS = 64 // TARGET.vector_bytes  # registers of a virtual vector
 
 
-@device
-def virtual_width(p):
-    """Elements of the virtual vector."""
-    return PARTS * lanes(p)
+@layout
+def virtual_width(width):
+    """Elements of a virtual vector, where a register holds `width`."""
+    return PARTS * width
 
 
 @device
 def add_up(partial):
     """The sum of a stored virtual vector, first to last."""
     total = element(partial)
-    for i in range(1, virtual_width(partial)):
+    for i in range(1, virtual_width(lanes(partial))):
         total += element(partial + i)
     return total
 
@@ -52,7 +52,7 @@ def row_exp_sum(row, V, shift, out, keep, partial):
     width = lanes(row)
     for part in range(PARTS):
         total = zeros(row)
-        for j in range(part * width, V, width * PARTS):
+        for j in range(part * width, V, virtual_width(width)):
             term = vmath.exp(load_else(row + j, V - j, -INFINITY) - shift)
             total = total + term
             if keep:

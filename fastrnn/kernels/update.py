@@ -9,7 +9,7 @@ from fastrnn.kernels.jit import Kernel, device, layout
 from fastrnn.kernels.pack import split
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import lanes, load_first, pointer, store, store_first
-from fastrnn.kernels.reduce import PARTS, add_up, virtual_width
+from fastrnn.kernels.reduce import add_up, virtual_width
 from fastrnn.kernels.simd import fma, sqrt, zeros
 from fastrnn.kernels.workspace import Elements, carve
 
@@ -25,13 +25,13 @@ class NormRoom(NamedTuple):
 @layout
 def norm_room(width, threads):
     """The workspace of `sum_of_squares`."""
-    return NormRoom(partial=threads * PARTS * width)
+    return NormRoom(partial=threads * virtual_width(width))
 
 
 @device
 def _sum_of_squares(shard, shards, g, size, blocks, room):
     width = lanes(g)
-    wide = virtual_width(g)
+    wide = virtual_width(width)
     partial = room.partial + shard * wide
     for i in range(split(blocks.size, shards, shard), split(blocks.size, shards, shard + 1)):
         end = min(size, (i + 1) * NORM_BLOCK)

@@ -18,7 +18,6 @@ The kernel's dtype is that of the memory it is given. A workspace within another
 its size says; parts that are never in use at the same time are one, of the largest size.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
@@ -52,33 +51,33 @@ def _parts(workspace: type) -> list[Part]:
     return [hint.__metadata__[0] for hint in get_type_hints(workspace, include_extras=True).values()]
 
 
-def _itemsize(part: Part, own: int) -> int:
-    return own if part.dtype is None else np.dtype(part.dtype).itemsize
+@lru_cache
+def _shapes(workspace: type) -> list[tuple[int, int]]:
+    """Alignment and bytes of an item of each part, 0 for the kernel's own dtype."""
+    return [(part.align, 0 if part.dtype is None else np.dtype(part.dtype).itemsize) for part in _parts(workspace)]
 
 
-def _places(room: tuple[int, ...], own: int) -> Iterator[int]:
+def _places(room: tuple[int, ...], own: int) -> tuple[list[int], int]:
     """The byte at which each part begins, and the end of the last; own: bytes of an element of the kernel's dtype."""
-    end = 0
-    for part, count in zip(_parts(type(room)), room, strict=True):
-        start = -(-end // part.align) * part.align
-        yield start
-        end = start + count * _itemsize(part, own)
-    yield end
+    starts, end = [], 0
+    for (align, itemsize), count in zip(_shapes(type(room)), room, strict=True):
+        start = -(-end // align) * align
+        starts.append(start)
+        end = start + count * (itemsize or own)
+    return starts, end
 
 
 def room_size(room: tuple[int, ...], width: int) -> int:
     """Elements of the kernel's dtype, `width` to a vector, that a workspace takes, wherever it begins."""
     own = VECTOR_BYTES // width
-    *_, end = _places(room, own)
+    _, end = _places(room, own)
     return -(-(end + LINE) // own)
 
 
 @overload(room_size)
 def _room_size(room, width):
-    parts = _parts(room.instance_class)
-    own = tuple(int(part.dtype is None) for part in parts)
-    other = tuple(0 if part.dtype is None else _itemsize(part, 0) for part in parts)
-    aligns = tuple(part.align for part in parts)
+    aligns, other = zip(*_shapes(room.instance_class), strict=True)
+    own = tuple(int(itemsize == 0) for itemsize in other)
 
     def implementation(room, width):
         itemsize, end = VECTOR_BYTES // width, 0
@@ -92,9 +91,9 @@ def _room_size(room, width):
 def carve(work: np.ndarray, room: tuple[int, ...]) -> Any:
     """The parts of a workspace: arrays in Python, pointers in a kernel."""
     skipped = -work.ctypes.data % LINE
-    memory, own = work.view(np.uint8), work.itemsize
+    memory, (starts, _) = work.view(np.uint8), _places(room, work.itemsize)
     found = []
-    for part, start, count in zip(_parts(type(room)), _places(room, own), room, strict=False):
+    for part, start, count in zip(_parts(type(room)), starts, room, strict=True):
         dtype = np.dtype(work.dtype if part.dtype is None else part.dtype)
         found.append(memory[skipped + start :][: count * dtype.itemsize].view(dtype))
     return type(room)(*found)
