@@ -1,5 +1,6 @@
 """What every test runs under: memory that shows what is read before it is written or written beyond its end."""
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -9,16 +10,18 @@ import threading
 from collections import deque
 from pathlib import Path
 
-import hypothesis
 import numpy as np
 import pytest
 
 import fastrnn
 from fastrnn import memory
 
-hypothesis.settings.register_profile("default", deadline=None, derandomize=True, database=None)
-hypothesis.settings.register_profile("random", deadline=None, database=None)
-hypothesis.settings.load_profile("default")
+with contextlib.suppress(ImportError):  # pytest reads this file before benchmarks too, whose extra has no hypothesis
+    from hypothesis import settings
+
+    settings.register_profile("default", deadline=None, derandomize=True, database=None)
+    settings.register_profile("random", deadline=None, database=None)
+    settings.load_profile("default")
 
 
 def pytest_configure(config):
