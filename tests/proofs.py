@@ -5,8 +5,8 @@
     minGRU         no recurrence at all: gates that the inputs alone feed
     LayerNormLSTM  sums over a row's units between the products and the arithmetic
 
-They are layers as RNN, GRU and LSTM are, made of a row in the table of kinds and a constructor. `REFERENCE` has one step
-of each in NumPy, of any dtype, complex ones included.
+They are layers as RNN, GRU and LSTM are, made of a row in the table of kinds and a constructor. `REFERENCE` has one
+step of each in NumPy, of any dtype, complex ones included.
 """
 
 from collections.abc import Callable
@@ -344,11 +344,7 @@ def reference(layer: Recurrent, x: np.ndarray, initial: Arrays, parameters: dict
         outputs = []
         for d in range(D):
             suffix = f"_l{k}" + "_reverse" * d
-            own = {
-                name.removesuffix(suffix): w
-                for name, w in parameters.items()
-                if name.endswith(f"_l{k}" + "_reverse" * d)
-            }
+            own = {name.removesuffix(suffix): w for name, w in parameters.items() if name.endswith(suffix)}
             state = [s[k * D + d].astype(np.result_type(y, *own.values(), *initial)) for s in initial]
             out = np.zeros((*y.shape[:2], layer.hidden_size), state[0].dtype)
             for s in range(len(y)):
@@ -357,9 +353,8 @@ def reference(layer: Recurrent, x: np.ndarray, initial: Arrays, parameters: dict
                 z = y[t, rows] @ own["weight_ih"].T + own["bias_ih"]
                 if traits.recurrent:
                     z = z + state[0][rows] @ own["weight_hh"].T + own["bias_hh"]
-                new = step(
-                    np.split(z, len(traits.gates), axis=1), tuple(s[rows] for s in state), own.get("weight_unit")
-                )
+                gates, prev = np.split(z, len(traits.gates), axis=1), tuple(s[rows] for s in state)
+                new = step(gates, prev, own.get("weight_unit"))
                 for each, value in zip(state, new, strict=True):
                     each[rows] = value
                 out[t, rows] = new[0]

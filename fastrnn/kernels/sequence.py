@@ -110,11 +110,11 @@ def reduction_room(counts, sizes, cut, width):
 
 
 @device
-def _reduction(cell, shard, low, sizes, cut, work):
-    """The Reduction of a shard whose first row is `low`."""
+def _reduction(cell, shard, begin, sizes, cut, work):
+    """The Reduction of a shard, of the rows from `begin` on."""
     width = lanes(work)
     room, R = carve(work, reduction_room(counts(cell), sizes, cut, width)), sums(cell)
-    terms = room.terms + low * R * padded(sizes.H, width)
+    terms = room.terms + begin * R * padded(sizes.H, width)
     return Reduction(terms, room.totals + shard * cut.most_rows * R, room.partial + shard * PARTS * width)
 
 
@@ -292,7 +292,6 @@ def _backward_shard(shard, cell, sizes, order, kept, upstream, dz, dz_message, r
     C, F, T = columns(cell), hidden(cell), order.count.size
     full, dz_row, message_row = padded(H, width), row_stride(F * H, width), row_stride(P, width)
     own = _owned(shard, order, sizes, width)
-    reduction = _reduction(cell, shard, own.low, sizes, order.cut, room.sums)
     for phase in range(phases.stop - 1, phases.start - 1, -1):
         t, stage = phase // stages(cell), phase % stages(cell)
         high = max(own.low, min(own.last, order.count[t]))
@@ -311,7 +310,7 @@ def _backward_shard(shard, cell, sizes, order, kept, upstream, dz, dz_message, r
             down = Downstream(dz + n * C * H, room.dz + (t % 2 * B + begin) * dz_row, dz_row)
             through_time = Product(room.dz + ((1 - t % 2) * B + begin) * dz_row, dz_row, more * F * H, room.hh)
             to_message = Downstream(dz_message + n * P, room.dz_message + begin * message_row, message_row)
-            product = through_time
+            product, reduction = through_time, _reduction(cell, shard, begin, sizes, order.cut, room.sums)
             if outputs(cell):
                 product = Product(to_message.new, message_row, P, room.message)
             if outputs(cell) and stage == stages(cell) - 1:
