@@ -75,8 +75,8 @@ FAULTS = {
         "test_workspace.py::test_python_and_kernels_find_the_same_places",
     ),
     "workspace: a size for memory that begins at a line": Fault(
-        "kernels/workspace.py", "    *_, end = _places(room, own)\n    return -(-(end + LINE) // own)",
-        "    *_, end = _places(room, own)\n    return -(-end // own)",
+        "kernels/workspace.py", "_, end = _places(room, own)\n    return -(-(end + LINE) // own)",
+        "_, end = _places(room, own)\n    return -(-end // own)",
         "test_workspace.py::test_a_workspace_is_as_large_as_its_parts",
     ),
     "workspace: a part of another dtype that is counted like the others": Fault(

@@ -113,10 +113,13 @@ def test_python_and_kernels_find_the_same_places(n, m, dtype, poison):
 def test_a_workspace_is_as_large_as_its_parts(n, m, dtype, poison):
     """Aligned parts in order, none in another; of the size, what is not theirs is less than a line and an element."""
     dtype = np.dtype(dtype)
-    size = room_size(outer_room(n, m, lanes_of(dtype.itemsize)), lanes_of(dtype.itemsize))
+    width = lanes_of(dtype.itemsize)
+    room = outer_room(n, m, width)
     for skipped in range(LINE // dtype.itemsize):
-        work, _ = misaligned(poison, size, dtype, skipped)
-        places = [(part.ctypes.data, part.nbytes) for part in carve(work, outer_room(n, m, lanes_of(dtype.itemsize)))]
+        work, _ = misaligned(poison, room_size(room, width), dtype, skipped)
+        parts = carve(work, room)
+        assert [part.size for part in parts] == list(room)
+        places = [(part.ctypes.data, part.nbytes) for part in parts]
         assert [place % align for (place, _), align in zip(places, (LINE, LINE, LINE, 8, LINE), strict=True)] == [0] * 5
         for (place, nbytes), (following, _) in pairwise(places):
             assert 0 <= following - (place + nbytes) < LINE
