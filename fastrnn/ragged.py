@@ -10,11 +10,17 @@ from fastrnn import checks
 from fastrnn.memory import read_only
 
 
-class Followed(NamedTuple):
-    """The arrays of Steps as kernels take them: what is read-only is another type to Numba, and compiled for again."""
+class Rows(NamedTuple):
+    """Which rows each step takes: arguments of kernels, by their names."""
 
     first: np.ndarray
     count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
+
+
+class Followed(NamedTuple):
+    """The arrays of Steps as kernels take them: what is read-only is another type to Numba, and compiled for again."""
+
+    rows: Rows
     previous: slice | np.ndarray
     order: np.ndarray | None
 
@@ -29,12 +35,13 @@ class Steps:
     first : (T,) int64
     count : (T,) int64, never grows
     lengths : (B,) int64, descending: steps of each sequence
+    equal : whether all have T
     previous : (N,) rows of the buffer with h_{t-1} of the rows, in the order they are taken
     start : row of the buffer where the initial states lie
     order : (N,) the rows as they are taken where that isn't their own order, else None; an involution
     """
 
-    __slots__ = ("B", "N", "count", "first", "followed", "lengths", "order", "previous", "reverse", "start")
+    __slots__ = ("B", "N", "count", "equal", "first", "followed", "lengths", "order", "previous", "reverse", "start")
 
     def __init__(self, lengths: Sequence[int] | np.ndarray, T: int, reverse: bool) -> None:
         lengths = checks.descending("lengths", lengths, T)
@@ -43,7 +50,8 @@ class Steps:
         first, self.N = np.cumsum(count) - count, int(count.sum())
         previous: slice | np.ndarray
         order, self.start, self.reverse, N = None, 0, reverse, self.N
-        if N == T * B:
+        self.equal = N == T * B
+        if self.equal:
             previous = slice(0, N)
             if reverse:
                 first, previous, self.start = first[::-1].copy(), slice(2 * B, 2 * B + N), N + B
@@ -53,7 +61,7 @@ class Steps:
                 s = np.repeat(np.arange(T), count)
                 sequence = np.arange(N) - first[s]
                 order = first[lengths[sequence] - 1 - s] + sequence
-        self.followed = Followed(first, count, previous, order)
+        self.followed = Followed(Rows(first, count), previous, order)
         self.first, self.count, self.lengths = read_only(first), read_only(count), read_only(lengths)
         self.previous = previous if isinstance(previous, slice) else read_only(previous)
         self.order = None if order is None else read_only(order)

@@ -32,7 +32,10 @@ def drawn(tag, hidden=H, **options):
     layer.parameters.flat[:] = normal(1, layer.parameters.flat.size) / 3
     D, S = layer.num_layers * (1 + layer.bidirectional), len(layer.state_names)
     x, states = normal(2, T, B, I), [0.5 * normal(3 + s, D, B, hidden) for s in range(S)]
-    dy, d_states = normal(10, T, B, hidden * (1 + layer.bidirectional)), [normal(11 + s, D, B, hidden) for s in range(S)]
+    dy, d_states = (
+        normal(10, T, B, hidden * (1 + layer.bidirectional)),
+        [normal(11 + s, D, B, hidden) for s in range(S)],
+    )
     return layer, x, states, dy, d_states
 
 

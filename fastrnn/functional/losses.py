@@ -93,16 +93,14 @@ def linear_cross_entropy(
     rows = max(1, min(N, max(_LEAST_ROWS, _LOGITS_BYTES // (V * x.itemsize))))
     count = threads.for_work(2 * rows * V * H * x.itemsize / 4)
     work = scratch(_linear_room_size(rows, V, H, lanes_of(x.itemsize), count), dtype)
-    none = np.empty(0, dtype)
-    dx, d_weight, d_bias = none, none, none
+    dx, d_weight, d_bias = x[:0], weight[:0], bias[:0]
     if gradients is not None:
         dx, (d_weight, d_bias) = empty(x.shape, dtype), gradients
     losses = np.empty(N, dtype)
     for start in range(0, max(N, 1), rows):
         block = slice(start, start + rows)
         kernels.linear_cross_entropy(
-            x=x[block].reshape(-1), weight=weight.reshape(-1), bias=bias, targets=targets[block],
-            scale=scale / max(N, 1), losses=losses[block], dx=dx[block].reshape(-1), d_weight=d_weight.reshape(-1),
-            d_bias=d_bias, add=start > 0, work=work, threads=count,
+            x=x[block], weight=weight, bias=bias, targets=targets[block], scale=scale / max(N, 1), losses=losses[block],
+            dx=dx[block], d_weight=d_weight, d_bias=d_bias, add=start > 0, work=work, threads=count,
         )  # fmt: skip
     return float(losses.sum(dtype=np.float64)) / max(N, 1), None if gradients is None else dx

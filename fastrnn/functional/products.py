@@ -46,10 +46,7 @@ def _product(a, b, c, c0=None, a_transposed=False, b_transposed=False):
     count = threads.for_work(2 * M * N * K * c.itemsize / 4)
     work = scratch(_room_size(M, N, K, lanes_of(c.itemsize), count), dtype)
     c0 = np.zeros(N, dtype) if c0 is None else c0
-    matmul.product(
-        a=a.reshape(-1), b=b.reshape(-1), c0=c0, c=c.reshape(-1), M=M, N=N, K=K, a_transposed=a_transposed,
-        b_transposed=b_transposed, work=work, threads=count,
-    )  # fmt: skip
+    matmul.product(a=a, b=b, c0=c0, c=c, a_transposed=a_transposed, b_transposed=b_transposed, work=work, threads=count)
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Callable[..., np.ndarray]]:

@@ -1,6 +1,7 @@
 """One recurrent layer in one direction: over all rows at once, or step by step."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,50 +23,73 @@ _GRADIENT_NAMES = tuple(f"d_{name}" for name in Weights._fields)
 _NO_TOKENS = np.empty(0, np.int64)
 
 
-@lru_cache(maxsize=512)
 def _bounds(B, lengths, shards):
-    """The first sequence of each shard, and the end; and the most of one shard: of as equal work as they come.
+    """The first sequence of each shard, and the end; of as equal work as they come.
 
     lengths : descending, or () where all are equal
     """
-    if lengths:
-        work = np.cumsum(lengths)
-        inner = [int(np.searchsorted(work, work[-1] * i / shards, side="right")) for i in range(1, shards)]
-        bounds = np.array([0, *inner, B])
-    else:
-        bounds = np.array([B * i // shards for i in range(shards + 1)])
-    return bounds, int(np.diff(bounds).max())
+    if not lengths:
+        return np.array([B * i // shards for i in range(shards + 1)])
+    work = np.cumsum(lengths)
+    inner = [int(np.searchsorted(work, work[-1] * i / shards, side="right")) for i in range(1, shards)]
+    return np.array([0, *inner, B])
 
 
-def _shards(lengths, shards):
-    B = len(lengths)
-    equal = shards == 1 or lengths[0] == lengths[-1]
-    return _bounds(B, () if equal else tuple(lengths.tolist()), shards)
+class _Read(NamedTuple):
+    """Arguments of the kernels of a layer, by their names."""
+
+    x: np.ndarray
+    tokens: np.ndarray
+    table: np.ndarray
 
 
-class _Call(NamedTuple):
-    """What the sizes of a call say."""
+class _Gradients(NamedTuple):
+    """Arguments of recurrent_backward, by their names."""
 
-    numbers: np.ndarray  # an item of frame.CALL
+    dW_ih: np.ndarray
+    dW_hh: np.ndarray
+    d_b_ih: np.ndarray
+    d_b_hh: np.ndarray
+    dW_hr: np.ndarray
+    d_per_unit: np.ndarray
+
+
+class _Places(NamedTuple):
+    """Arguments of the kernels of a layer that follow from the sizes of a call, by their names."""
+
+    bounds: np.ndarray
+    call: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)  # itself a key
+class _Call:
+    """What the sizes of a call say: sums that take longer in Python than the arithmetic of a small call in a kernel."""
+
+    places: _Places
+    cut: Cut
+    work: int  # elements
     kept: int  # elements
-    work: int
 
 
 @lru_cache(maxsize=512)
-def _forward_call(layer, N, B, V, keep, y_row, cut, lanes):
-    """V: rows of a table, or 0; sums that take longer in Python than the arithmetic of a small call in a kernel."""
-    sizes = layer.sizes(B)
+def _forward_call(layer, N, B, V, keep, y_row, lanes, lengths, row_shards, unit_shards):
+    """V: rows of a table, or 0; lengths: as of `_bounds`."""
+    sizes, bounds = layer.sizes(B), _bounds(B, lengths, row_shards)
+    cut = Cut(row_shards, unit_shards, int(np.diff(bounds).max()))
     numbers = np.array([(N, *sizes, V, *cut[1:], keep, y_row, 0, 0)], CALL)
     kept = room_size(kernels.kept_room(layer.counts, sizes, N, keep, lanes), lanes)
-    return _Call(numbers, kept, room_size(kernels.layer_forward_room(layer.counts, sizes, cut, V, lanes), lanes))
+    work = room_size(kernels.layer_forward_room(layer.counts, sizes, cut, V, lanes), lanes)
+    return _Call(_Places(bounds, numbers), cut, work, kept)
 
 
 @lru_cache(maxsize=512)
-def _backward_call(layer, N, B, V, rows, cut, lanes, count):
-    """V: rows of a table, or of one-hot tokens; rows: from row to row of y, h_{t-1} and dy; count: of threads."""
-    sizes = layer.sizes(B)
-    room = kernels.layer_backward_room(layer.counts, sizes, cut, N, V, lanes, count)
-    return _Call(np.array([(N, *sizes, V, *cut[1:], True, *rows)], CALL), 0, room_size(room, lanes))
+def _backward_call(layer, forward, V, h_row, dy_row, lanes, count):
+    """forward: the _Call; V: rows of a table, or of one-hot tokens; count: of threads."""
+    numbers = forward.places.call.copy()
+    numbers["V"], numbers["h_row"], numbers["dy_row"] = V, h_row, dy_row
+    N, B = int(numbers["N"][0]), int(numbers["B"][0])
+    room = kernels.layer_backward_room(layer.counts, layer.sizes(B), forward.cut, N, V, lanes, count)
+    return _Call(_Places(forward.places.bounds, numbers), forward.cut, room_size(room, lanes), 0)
 
 
 def _inputs(x, table, dtype, N, I):
@@ -172,26 +196,24 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
     """`recurrent` of arrays that are known to fit."""
     layer, dtype, arguments = weights
     counts, I, P, B, N = layer.counts, layer.I, layer.P, steps.B, steps.N
-    first, count, previous, order = steps.followed
+    steps_rows, previous, order = steps.followed
     lanes, keep, one_hot, none = lanes_of(dtype.itemsize), bool(keep), x.ndim == 1, NOTHING[dtype]
     own, own_column = buffer, column
     if order is not None:
         x = x[order] if one_hot else picked(x, order)
         own, own_column = empty((N + 2 * B, P), dtype), 0
     y_row = own.shape[1]
-    tokens, inputs = (x, none) if one_hot else (_NO_TOKENS, x.ravel())
     rows, V = (none, 0) if table is None else (table.ravel(), len(table))
-    plan = threads.for_sequence(len(count), B, N, counts.F * layer.H * P, dtype.itemsize)
-    bounds, most_rows = _shards(steps.lengths, plan.row_shards)
-    cut = Cut(*plan, most_rows)
-    call = _forward_call(layer, N, B, V, keep, y_row, cut, lanes)
+    read = _Read(none, x, rows) if one_hot else _Read(x.ravel(), _NO_TOKENS, rows)
+    plan = threads.for_sequence(len(steps_rows.first), B, N, counts.F * layer.H * P, dtype.itemsize)
+    lengths = () if steps.equal or plan.row_shards == 1 else tuple(steps.lengths.tolist())
+    call = _forward_call(layer, N, B, V, keep, y_row, lanes, lengths, *plan)
     own[steps.start : steps.start + B, own_column : own_column + P] = initial[0]
     flat = own.ravel()
     y, start, kept = flat[B * y_row + own_column :], _flat(initial), empty(call.kept, dtype)
     final = empty(start.size, dtype)
     kernels.recurrent_forward(
-        *arguments, first=first, count=count, bounds=bounds, call=call.numbers, x=inputs, tokens=tokens, table=rows,
-        initial=start, y=y, final=final, kept=kept, work=scratch(call.work, dtype), threads=plan.shards,
+        *arguments, *steps_rows, *call.places, *read, initial=start, y=y, final=final, kept=kept, work=scratch(call.work, dtype), threads=plan.shards,
     )  # fmt: skip
     if order is not None:
         picked(own[B : B + N], order, out=buffer[B : B + N], out_column=column)
@@ -209,15 +231,15 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
             h, h_row = flat[previous.start * y_row + own_column :], y_row
         else:
             h, h_row = picked(own, previous, own_column, P).ravel(), P
-        own_grads = [none if d is None else d.ravel() for d in grads]
+        gradients = _Gradients._make([none if d is None else d.ravel() for d in grads])
         own_d_hs = none if d_hs is None else d_hs if order is None else empty(d_hs.shape, dtype)
         shards = max(plan.shards, threads.for_work(4 * N * counts.G * layer.H * layer.H))
         V_rows = (V or I) if one_hot else 0
-        back = _backward_call(layer, N, B, V_rows, (y_row, h_row, dy_row), cut, lanes, shards)
+        back = _backward_call(layer, call, V_rows, h_row, dy_row, lanes, shards)
         kernels.recurrent_backward(
-            *arguments, first, count, bounds, back.numbers, inputs, tokens, rows, *own_grads,
-            initial=start, y=y, h=h, kept=kept, dy=dy, d_final=_flat(d_final), limit=limit, d_initial=d_start,
-            dx=dx.ravel(), d_table=none if d_table is None else d_table.ravel(), d_hs=own_d_hs.ravel(),
+            *arguments, *steps_rows, *back.places, *read, *gradients, initial=start, y=y, h=h, kept=kept,
+            dy=dy, d_final=_flat(d_final), limit=limit, d_initial=d_start, dx=dx.ravel(),
+            d_table=none if d_table is None else d_table.ravel(), d_hs=own_d_hs.ravel(),
             work=scratch(back.work, dtype), threads=shards,
         )  # fmt: skip
         if order is not None and d_hs is not None:

@@ -52,7 +52,7 @@ def time_delay(
     N, followed, shapes = steps.N, steps.followed, ((O, I, taps), None if bias is None else (O,))
     x, weight, bias = checks.arrays(("x", "weight", "bias"), (x, weight, bias), dtype, ((N, I), *shapes))
     x, weight = x.reshape(-1), weight.reshape(-1)
-    T = len(followed.count)
+    rows_of, T = followed.rows, len(followed.rows.count)
     shifts = np.clip(checks.shifts("shifts", shifts, taps), -T, T)  # beyond, nothing is to be seen
     lanes, none = lanes_of(dtype.itemsize), np.empty(0, dtype)
     count = threads.for_work(2 * N * O * I * taps * dtype.itemsize / 4)
@@ -63,7 +63,7 @@ def time_delay(
         out = empty((N, sizes[1]), dtype)
         work = scratch(_convolve_size(taps, *sizes, lanes, count), dtype)
         kernels.convolve(
-            x=rows.reshape(-1), first=followed.first, count=followed.count, shifts=shifts, weight=weight,
+            x=rows.reshape(-1), first=rows_of.first, count=rows_of.count, shifts=shifts, weight=weight,
             weight_transposed=transposed, bias=bias, O=sizes[1], y=out.reshape(-1), work=work, threads=count,
         )  # fmt: skip
         return out
@@ -74,7 +74,7 @@ def time_delay(
         dx = convolved(dy, -shifts, True, none)
         work = scratch(_gradient_size(taps, I, O, lanes, count), dtype)
         kernels.weight_gradient(
-            x=x, first=followed.first, count=followed.count, shifts=shifts, dy=dy.reshape(-1), O=O,
+            x=x, first=rows_of.first, count=rows_of.count, shifts=shifts, dy=dy.reshape(-1), O=O,
             d_weight=d_weight.reshape(-1), work=work, threads=count,
         )  # fmt: skip
         if d_bias is not None:

@@ -122,14 +122,13 @@ def linear_loss_room(N, V, H, width, threads):
 def linear_cross_entropy(x, weight, bias, targets, scale, losses, dx, d_weight, d_bias, add, work, threads):
     """Cross-entropy of the logits x weight^T + bias, and the gradients of scale times the sum of the losses.
 
-    x, dx: (N, H); weight, d_weight: (V, H), V >= 1; bias, d_bias: (V,); targets, losses: (N,), all flat. With `add` the
-    gradients of weight and bias add to what is there; an empty d_bias asks for the losses only.
+    x, dx: (N, H); weight, d_weight: (V, H), V >= 1; bias, d_bias: (V,); targets, losses: (N,). With `add` the gradients
+    of weight and bias add to what is there; an empty d_bias asks for the losses only.
     work: room_size(linear_loss_room(...)) elements
 
     Cost: 2*N*V*H flop, or 6*N*V*H. Reference twin: fastrnn.reference.loss.linear_cross_entropy.
     """
-    N, V, wanted = targets.size, bias.size, d_bias.size > 0
-    H = weight.size // V
+    (N, H), V, wanted = x.shape, bias.size, d_bias.size > 0
     room = carve(pointer(work), linear_loss_room(N, V, H, lanes(pointer(work)), threads))
     rows, weights, logits = by_rows(pointer(x), H), by_rows(pointer(weight), H), by_rows(room.logits, V)
     start, target = repeated(pointer(bias)), Rows(room.logits, V)

@@ -228,19 +228,20 @@ def multiply(a, b, c0, c, shape, work, threads):
 
 
 @Kernel
-def product(a, b, c0, c, M, N, K, a_transposed, b_transposed, work, threads):
-    """C (M, N) = C0 + A (M, K) B (K, N), all flat.
+def product(a, b, c0, c, a_transposed, b_transposed, work, threads):
+    """C (M, N) = C0 + A (M, K) B (K, N), all C-contiguous.
 
     a: (M, K), or (K, M) if a_transposed; b: (K, N), or (N, K) if b_transposed; c0: (N,); c: (M, N), out
     work: room_size(product_room(Shape(M, N, K), ...)) elements
 
     Cost: as `multiply`. Reference twin: fastrnn.reference.matmul.product.
     """
-    left, right = by_rows(pointer(a), K), by_rows(pointer(b), N)
+    M, N = c.shape
+    left, right, K = by_rows(pointer(a), a.shape[1]), by_rows(pointer(b), b.shape[1]), a.shape[1]
     if a_transposed:
-        left = transposed(by_rows(pointer(a), M))
+        left, K = transposed(left), a.shape[0]
     if b_transposed:
-        right = transposed(by_rows(pointer(b), K))
+        right = transposed(right)
     multiply(left, right, repeated(pointer(c0)), Rows(pointer(c), N), Shape(M, N, K), pointer(work), threads)
 
 
