@@ -213,7 +213,8 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
     y, start, kept = flat[B * y_row + own_column :], _flat(initial), empty(call.kept, dtype)
     final = empty(start.size, dtype)
     kernels.recurrent_forward(
-        *arguments, *steps_rows, *call.places, *read, initial=start, y=y, final=final, kept=kept, work=scratch(call.work, dtype), threads=plan.shards,
+        *arguments, *steps_rows, *call.places, *read, initial=start, y=y, final=final, kept=kept,
+        work=scratch(call.work, dtype), threads=plan.shards,
     )  # fmt: skip
     if order is not None:
         picked(own[B : B + N], order, out=buffer[B : B + N], out_column=column)
