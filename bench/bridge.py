@@ -17,17 +17,23 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 from machine import describe, interleave, pin
 from options import ShapeType, cell_option, dtype_option, repeats_option, threads_option
 from ragged import draw
 from rates import markdown_lines
 from registry import SHAPES, Shape
 from systems import Call, Problem, check, problem
+
+import fastrnn
+
+try:
+    import torch
+except ImportError:
+    raise SystemExit("bench/bridge.py: needs torch: pip install torch") from None
+
 from torch import nn
 from torch.nn.utils import rnn
 
-import fastrnn
 import fastrnn.torch
 
 PASSES = ["torch", "direct", "bridge", "of direct", "/ torch", "torch step", "bridge step", "/ torch"]

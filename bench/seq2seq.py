@@ -25,6 +25,14 @@ import fastrnn
 from fastrnn import optim
 from fastrnn.models import Seq2Seq
 
+try:
+    import torch
+except ImportError:
+    raise SystemExit("bench/seq2seq.py: needs torch: pip install torch") from None
+
+from torch.nn import functional as F
+from torch.nn.utils import rnn as ragged
+
 LENGTHS = 10, 30
 
 Step = Callable[[], float]  # one step of training; returns the loss in nats a token
@@ -73,10 +81,6 @@ def fastrnn_step(recipe: Recipe) -> Step:
 
 
 def torch_step(recipe: Recipe, update: str = "plain") -> Step:
-    import torch
-    from torch.nn import functional as F
-    from torch.nn.utils import rnn as ragged
-
     model, H, V = model_of(recipe), recipe.hidden, recipe.vocabulary
 
     def side(num_tokens):
@@ -124,8 +128,6 @@ def translation(recipe: Recipe, beam_width: int) -> Callable[[], object]:
 
 def compare(recipe: Recipe, threads: int, repeats: int) -> list[list[str]]:
     """The lines of the table for one recipe."""
-    import torch
-
     torch.set_num_threads(threads)
     fastrnn.set_num_threads(threads)
     ours, theirs = fastrnn_step(recipe), torch_step(recipe)

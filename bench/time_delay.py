@@ -9,13 +9,17 @@ from typing import NamedTuple
 
 import click
 import numpy as np
-import torch
 from machine import describe, pin
 from options import dtype_option, repeats_option, threads_option
 from rates import Rates, markdown, measure, peak_note, ratio, speed
 from systems import System, check
 
 import fastrnn
+
+try:
+    import torch
+except ImportError:
+    raise SystemExit("bench/time_delay.py: needs torch: pip install torch") from None
 
 
 class Shape(NamedTuple):

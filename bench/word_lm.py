@@ -10,14 +10,20 @@ import time
 from collections import Counter
 
 import click
-import torch
 from machine import describe, pin
 from options import threads_option
 from registry import CELLS, built
+
+from fastrnn.training.text import standard_library
+
+try:
+    import torch
+except ImportError:
+    raise SystemExit("bench/word_lm.py: needs torch: pip install torch") from None
+
 from torch import nn
 
 import fastrnn.torch
-from fastrnn.training.text import standard_library
 
 
 class WordLM(nn.Module):

@@ -83,7 +83,7 @@ def floating(name: str, value: object) -> np.dtype:
     return found if found in _NATIVE else dtype(found, name)
 
 
-def shape_of(value: object) -> tuple[int, ...]:
+def shape_of(value: Any) -> tuple[int, ...]:
     """The shape of an array, or of what stands for one."""
     return value.shape if type(value) is np.ndarray else np.shape(value)
 
@@ -157,7 +157,7 @@ def tokens(name: str, value: object, below: int, *shape: int | None, letters: st
     return _integers(name, value, below, f"0 <= token < {below}", shape, letters)
 
 
-def indices(name: str, value: object, below: int) -> np.ndarray:
+def indices(name: str, value: Any, below: int) -> np.ndarray:
     """`value` as C-contiguous int64 (n,), each of them negative or below a limit."""
     found = _whole(name, value, (None,), "(n,)")
     if found.size and (most := np.max(value)) >= below:
@@ -425,7 +425,7 @@ def forwards(name: str, reverse: bool) -> None:
         raise ValueError(f"{name}: expected steps that go forwards, got reverse ones")
 
 
-def together(name: str, value: Sequence[object], count: int, others: str) -> None:
+def together(name: str, value: Sequence[object] | np.ndarray, count: int, others: str) -> None:
     """As many values as there are of something else."""
     if len(value) != count:
         raise ValueError(f"{name}: expected {count}, one for each of {others}, got {len(value)}")
@@ -466,7 +466,7 @@ def _class(value, names):
     return f"{own.__module__}.{own.__qualname__}" if own.__name__ in names else own.__name__
 
 
-def gates(name: str, value: object, counts: Sequence[int]) -> tuple[int, int]:
+def gates(name: str, value: Any, counts: Sequence[int]) -> tuple[int, int]:
     """G and H of recurrent weights (H, G*H), where H >= 1 and G is one of a few."""
     shape = np.shape(value)
     for G in counts:
@@ -502,8 +502,9 @@ def numbers(name: str, value: object) -> np.ndarray:
 
 def of_keras(name: str, value: object, classes: Sequence[str], expected: str) -> str:
     """The name of the first class of an object that is one of a few of Keras, which computes as that class does."""
-    for found in type(value).__mro__:
-        if found.__name__ in classes and hasattr(value, "get_weights") and type(value).call is found.call:
+    own: Any = type(value)
+    for found in own.__mro__:
+        if found.__name__ in classes and hasattr(value, "get_weights") and own.call is found.call:
             return found.__name__
     raise TypeError(f"{name}: expected {expected}, got {_class(value, classes)}")
 
@@ -536,7 +537,7 @@ def no_stack(name: str, wanted: str, n: int, kernel: np.ndarray, H: int) -> None
 def some(name: str, expected: str, found: Sequence[object], others: Mapping[str, int]) -> None:
     """At least one of what is looked for, or what there is instead, the most frequent first."""
     if not found:
-        shown = sorted(others, key=others.get, reverse=True)
+        shown = sorted(others, key=others.__getitem__, reverse=True)
         got = ", ".join([f"{others[each]} {each}" for each in shown[:6]] + ["..."] * (len(shown) > 6))
         raise ValueError(f"{name}: expected {expected}, got {got or 'none'}")
 

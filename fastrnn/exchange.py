@@ -18,7 +18,7 @@ def classes(library: str) -> dict[str, type]:
     return {kind.layer_name: kind.layer_class for kind in KINDS.values() if getattr(kind, library)}
 
 
-def reordered(blocks: np.ndarray, order: Sequence[int]) -> np.ndarray:
+def reordered(blocks: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:
     """The len(order) equal blocks of the first axis in another order: block j is the old one order[j]."""
     old = np.split(blocks, len(order))
     return np.concatenate([old[i] for i in order])
@@ -45,7 +45,7 @@ def layer_of(kind: Kind, parts: Sequence[Sequence[Part]], **options: Any) -> Rec
     options |= {"peepholes": True} if "weight_ch" in first else {}
     options |= kind.options
     layer = kind.layer_class(*sizes, bias="bias_ih" in first, bidirectional=bidirectional, **options)
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for directions, suffixes in zip(parts, _suffixes(len(parts), bidirectional), strict=True):
         for part, suffix in zip(directions, suffixes, strict=True):
             state |= {name + suffix: value for name, value in part.items()}

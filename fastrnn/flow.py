@@ -22,7 +22,7 @@ class Flow(NamedTuple):
     """dL/dh_t of one layer in one direction: all that reaches h_t, from y_t and from the steps after it."""
 
     layer: Any  # the RNN, GRU, LSTM or cell
-    index: int  # of the layer in its stack
+    index: int  # type: ignore[assignment] # of the layer in its stack; tuples have a method of that name
     reverse: bool
     t: np.ndarray  # (N,) the step of each row
     d_h: np.ndarray  # (N, P) in the units of the loss over those of h

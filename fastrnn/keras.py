@@ -13,7 +13,7 @@ z, r, h or i, c, f, o.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,7 +139,7 @@ def _arrays(part, order, two_biases):
     arrays = [np.ascontiguousarray(own[name].T) for name in ("weight_ih", "weight_hh")]
     if "bias_ih" in own:
         biases = own["bias_ih"], own["bias_hh"]
-        arrays.append(np.stack(biases) if two_biases else sum(biases))
+        arrays.append(np.stack(biases) if two_biases else np.add(*biases))
     return arrays
 
 
@@ -156,7 +156,7 @@ class _Layer(NamedTuple):
         return self.kind.layer_name, self.kind.options
 
 
-def _read(name, layer, options, bidirectional) -> list[_Layer]:
+def _read(name: str, layer: Any, options: dict[str, Any], bidirectional: bool) -> list[_Layer]:
     """The layers that one argument gives."""
     if isinstance(layer, Mapping):
         given = {each: array for each, array in layer.items() if array is not None}
@@ -170,7 +170,7 @@ def _read(name, layer, options, bidirectional) -> list[_Layer]:
     return _built(name, layer, go_backwards=False)
 
 
-def _built(name, layer, go_backwards) -> list[_Layer]:
+def _built(name: str, layer: Any, go_backwards: bool) -> list[_Layer]:
     """The layers that a layer or a cell of Keras is."""
     expected = f"{', '.join(AROUND_CELLS)}, Bidirectional or a cell of Keras, or its arrays"
     kind, config = checks.of_keras(name, layer, CLASSES, expected), layer.get_config()
@@ -191,14 +191,14 @@ def _built(name, layer, go_backwards) -> list[_Layer]:
     return [_layer(name, [arrays], _settings(name, config), left)]
 
 
-def _one(name, layer, go_backwards) -> _Layer:
+def _one(name: str, layer: Any, go_backwards: bool) -> _Layer:
     """A direction, which meets the other one above each layer here, and in Keras above all cells."""
     found = _built(name, layer, go_backwards)
     checks.only(f"{name}: number of cells", len(found), 1)
     return found[0]
 
 
-def _settings(name, config) -> dict[str, Any]:
+def _settings(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a cell, all else of which is as fastrnn has it; CuDNN's layers have none."""
     activation = config.get("activation", "tanh")
     if "recurrent_activation" in config:
@@ -235,7 +235,7 @@ def _directions(name, arrays, bidirectional):
     return sides, ["inner_activation, in Keras 1 hard_sigmoid if not set"]
 
 
-def _layer(name, directions, options, left) -> _Layer:
+def _layer(name: str, directions: Sequence[Any], options: dict[str, Any], left: list[str]) -> _Layer:
     """A layer of the arrays of its directions; options: of all kinds, which arrays don't tell but for a bias."""
     parts = [_part(name, *arrays) for arrays in directions]
     G, H = checks.gates(name, directions[0][1], tuple(ORDERS))
@@ -244,7 +244,7 @@ def _layer(name, directions, options, left) -> _Layer:
     return _Layer(next(kind for kind in OURS if len(kind.gates) == G and kind.suits(options)), parts, left)
 
 
-def _part(name, kernel, recurrent_kernel, bias=None) -> Part:
+def _part(name: str, kernel: Any, recurrent_kernel: Any, bias: Any = None) -> Part:
     """The parameters of one direction."""
     G, H = checks.gates(f"{name}: recurrent_kernel", recurrent_kernel, tuple(ORDERS))
     I = checks.rank(f"{name}: kernel", kernel, "(I, G*H)", 2, 2).shape[0]

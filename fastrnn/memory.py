@@ -2,6 +2,7 @@
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def aligned_empty(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def scratch(count: int, dtype: np.dtype) -> np.ndarray:
     """`count` uninitialised elements that this thread hands out again at the next call: one kernel's workspace."""
-    buffers = _kept.__dict__
+    buffers: dict[Any, np.ndarray] = _kept.__dict__
     buffer = buffers.get(dtype)
     if buffer is None or buffer.size < count:
         buffer = aligned_empty(count, dtype)

@@ -7,6 +7,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -33,15 +34,14 @@ def clip_grad_norm(grads: Parameters, max_norm: float) -> float:
 
 def clip_grad_value(grads: Parameters, clip_value: float) -> None:
     """Clamp every element of the gradients to -clip_value..clip_value."""
-    _check(grads)
-    clip_value = grads.dtype.type(checks.number("clip_value", clip_value))
-    np.clip(grads.flat, -clip_value, clip_value, out=grads.flat)
+    g = _checked(grads).flat
+    clip_value = g.dtype.type(checks.number("clip_value", clip_value))
+    np.clip(g, -clip_value, clip_value, out=g)
 
 
 def grad_norm(grads: Parameters) -> float:
     """The 2-norm of all gradients together; the same bits for any number of threads."""
-    _check(grads)
-    g = grads.flat
+    g = _checked(grads).flat
     count = threads.for_bytes(g.nbytes)
     blocks = np.empty(-(-g.size // update.NORM_BLOCK), g.dtype)
     lanes = lanes_of(g.itemsize)
@@ -50,8 +50,9 @@ def grad_norm(grads: Parameters) -> float:
     return float(np.sqrt(blocks.sum(dtype=np.float64)))
 
 
-def _check(grads):
+def _checked(grads: Any) -> Parameters:
     checks.instance("grads", grads, Parameters, "write the grads that a pullback or loss_and_gradients returns")
+    return grads
 
 
 class Optimizer(ABC):
@@ -99,7 +100,7 @@ class Optimizer(ABC):
         loss_and_gradients returns`; ValueError: `grads: expected 1000 elements of float32, got 999 of float32`, `grads:
         expected gradients, got the parameters themselves`. Cost: one pass over parameters, gradients and moments.
         """
-        _check(grads)
+        grads = _checked(grads)
         p, g = self.parameters.flat, grads.flat
         if g.size != p.size or g.dtype != p.dtype:
             raise ValueError(f"grads: expected {p.size} elements of {p.dtype}, got {g.size} of {g.dtype}")
@@ -131,6 +132,8 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum, Nesterov's too; torch.optim.SGD with dampening 0."""
 
     moments = ("momentum_buffer",)
+    momentum: float
+    weight_decay: float
 
     def __init__(
         self,
@@ -157,6 +160,8 @@ class Adagrad(Optimizer):
     """Duchi, Hazan, Singer, JMLR 12 (2011), as torch.optim.Adagrad; eps_inside puts eps under the root."""
 
     moments = ("sum",)
+    eps: float
+    weight_decay: float
 
     def __init__(
         self,
@@ -181,6 +186,9 @@ class RMSprop(Optimizer):
     """Tieleman and Hinton, Coursera lecture 6.5 (2012), as torch.optim.RMSprop without centring and momentum."""
 
     moments = ("square_avg",)
+    alpha: float
+    eps: float
+    weight_decay: float
 
     def __init__(
         self,
@@ -203,6 +211,8 @@ class Adam(Optimizer):
     """Kingma and Ba, ICLR 2015, as torch.optim.Adam; weight_decay adds to the gradient."""
 
     moments = ("exp_avg", "exp_avg_sq")
+    eps: float
+    weight_decay: float
 
     def __init__(
         self,

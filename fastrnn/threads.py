@@ -105,4 +105,4 @@ def _plan(T, B, rows, weights, itemsize, n):
         costs[shards, 1] = T * step(-(-rows // shards), weights) + TARGET.region
     if n > 1:
         costs[1, n] = T * (step(rows, weights / n) + TARGET.region)
-    return Plan(*min(costs, key=costs.get))
+    return Plan(*min(costs, key=costs.__getitem__))

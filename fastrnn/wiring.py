@@ -77,8 +77,8 @@ def recurrent(rnn: Any, read: str = "each") -> list[Part]:
         for word, arrow, way in both if rnn.bidirectional else (("", "", 0),):
             before = "{t+1}" if way < 0 else "{t-1}"
             states = tuple([(f"{s}_{before}", shape("B", H if i else P)) for i, s in enumerate(rnn.state_names)])
-            own = {"label": layer + arrow, "direction": way, "states": states, "loop": tuple(loop)}
-            parts.append(Part(layer + word, "recurrent", states[0][1], (into,), **own))
+            part = Part(layer + word, "recurrent", states[0][1], (into,), label=layer + arrow, direction=way)
+            parts.append(part._replace(states=states, loop=tuple(loop)))
         steps = "each" if k + 1 < rnn.num_layers else read
         if rnn.bidirectional and steps:
             parts.append(Part(f"{layer} concat", "join", shape("B", _product(2 * P, P)), label="concat", steps=steps))

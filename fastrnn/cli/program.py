@@ -38,7 +38,8 @@ class Bar:
     """
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._bar = quiet, None
+        self._quiet = quiet
+        self._bar: tqdm | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -63,14 +64,14 @@ class Bar:
 class Number(click.FloatRange):
     """A finite number in a range."""
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not finite.", param, ctx)
         return number
 
 
-def help_without_command(context):
+def help_without_command(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -65,4 +65,4 @@ def run(run: Run) -> Result:
         date, iso = held_out[i]
         rows.append((date, iso, got[i], "".join(date[place] for place in looks[i][:-1].argmax(axis=1))))
     shown = table(("date", "expected", "got", "looked at"), rows)
-    return Result(shown, np.mean(right), 0.98, f"{len(right)} dates that it had not seen")
+    return Result(shown, float(np.mean(right)), 0.98, f"{len(right)} dates that it had not seen")

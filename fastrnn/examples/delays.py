@@ -44,7 +44,7 @@ def run(run: Run) -> Result:
         beyond += [shares[1]] * (lag >= delay.sees)
     header = "lag", "such as", f"time-delay, sees {delay.sees} steps", "recurrent"
     return Result(
-        table(header, rows), np.mean(beyond), 0.99, "letters that the time-delay network doesn't see any more"
+        table(header, rows), float(np.mean(beyond)), 0.99, "letters that the time-delay network doesn't see any more"
     )
 
 

@@ -34,7 +34,7 @@ def run(run: Run) -> Result:
     got = model.predict(held_out)
     shown = [drawn(held_out[i], f"is {expected[i]}, got {got[i]}") for i in picked(got == expected, 6)]
     lines = ["  ".join(parts).rstrip() for parts in zip(*shown, strict=True)]
-    return Result("\n".join(lines), np.mean(got == expected), 0.97, f"{len(got)} images that it had not seen")
+    return Result("\n".join(lines), float(np.mean(got == expected)), 0.97, f"{len(got)} images that it had not seen")
 
 
 def drawn(image: np.ndarray, caption: str) -> list[str]:

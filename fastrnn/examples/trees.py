@@ -72,4 +72,4 @@ def run(run: Run) -> Result:
         rows.append((str(size), *[f"{share:.0%}" for share in right], *samples))
         longer += [right[0]] * (size > MOST)
     shown = table(("operations", "tree", "chain", "such as", "is", "by tree", "by chain"), rows)
-    return Result(shown, np.mean(longer), 0.9, "expressions longer than all it learned from, by the tree")
+    return Result(shown, float(np.mean(longer)), 0.9, "expressions longer than all it learned from, by the tree")

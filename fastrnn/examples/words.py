@@ -55,4 +55,4 @@ def run(run: Run) -> Result:
     right = np.array([e == g for e, g in zip(expected, got, strict=True)])
     rows = [(str(held_out[i]), expected[i], got[i]) for i in picked(right, 8)]
     shown = table(("number", "expected", "got"), rows)
-    return Result(shown, np.mean(right), 0.98, f"{len(right)} numbers that it had not seen")
+    return Result(shown, float(np.mean(right)), 0.98, f"{len(right)} numbers that it had not seen")

@@ -142,7 +142,7 @@ def recurrent(
     Cost: 2*N*G*H*(I+P) flop forward, twice that backward; tokens cost no input product beyond the V rows of the table.
     Reference twin: fastrnn.reference.sequence.
     """
-    own = weights if type(weights) is Bound else bound(cell, weights)
+    own = weights if isinstance(weights, Bound) else bound(cell, weights)
     checks.instance("steps", steps, Steps)
     _, W = checks.sizes("buffer", buffer, "(N+2*B, W)", 0, 0)
     checks.targets(("buffer",), (buffer,), own.dtype, ((steps.N + 2 * steps.B, W),))
@@ -266,7 +266,7 @@ def recurrent_layer(
     cell: type,
     x: np.ndarray,
     initial: Sequence[tuple[np.ndarray, ...]],
-    weights: Sequence[Weights],
+    weights: Sequence[Weights | Bound],
     steps: Sequence[Steps],
     keep: bool = True,
     table: np.ndarray | None = None,
@@ -280,7 +280,7 @@ def recurrent_layer(
     if not len(initial) == len(weights) == D:
         checks.together("initial", initial, D, "the steps")
         checks.together("weights", weights, D, "the steps")
-    own = [w if type(w) is Bound else bound(cell, w) for w in weights]
+    own = [w if isinstance(w, Bound) else bound(cell, w) for w in weights]
     for each in steps:
         checks.instance("steps", each, Steps)
     P, B, N, dtype = own[0].layer.P, steps[0].B, steps[0].N, own[0].dtype
@@ -377,7 +377,7 @@ def stepper(
     def pack(weights):
         given = bound(cell, weights)
         checks.only("weights", (given.layer.shapes, given.dtype), (layer.shapes, dtype))
-        if per_unit is not None:
+        if own.per_unit is not None:
             own.per_unit[:] = weights.per_unit
         kernels.pack_step(*given.arguments, numbers=last[1], arena=arena)
 

@@ -76,7 +76,7 @@ def recursive(
     )
     tag, shape, lanes = cell(), traits(cell()), lanes_of(dtype.itemsize)
     forgetting, H, none = len(shape.states) - 1, columns // max(K, 1), np.empty(0, dtype)
-    forest = Forest(*trees.followed(K, each=bool(forgetting or K)), K)
+    forest = Forest._make([*trees.followed(K, each=bool(forgetting or K)), K])
     M, slots, own = N - trees.leaves, len(forest.children), len(shape.gates) - forgetting
     sizes = Sizes(N, M, slots, I, H, K, own, forgetting)
     G = (own + forgetting) * H

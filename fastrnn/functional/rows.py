@@ -9,7 +9,14 @@ from fastrnn.kernels import embedding as kernels
 from fastrnn.memory import aligned_empty as empty
 
 
-def picked(source, index, column=0, width=None, out=None, out_column=0):
+def picked(
+    source: np.ndarray,
+    index: np.ndarray,
+    column: int = 0,
+    width: int | None = None,
+    out: np.ndarray | None = None,
+    out_column: int = 0,
+) -> np.ndarray:
     """`gather` for indices that are known to fit."""
     D = source.shape[1] if width is None else width
     out = empty((len(index), D), source.dtype) if out is None else out

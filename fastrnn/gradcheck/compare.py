@@ -154,8 +154,8 @@ class Comparison:
                 at = members[excess[k, members].argmax()]
                 entry = self._entry(name, at, expected[k, at], got[k, at])
                 count = int(kinks[k, members].sum())
-                closeness = self._relative(error[k, at], scale[k, at], floor[k, at])
-                yield Row(name, label, output, self._method, members.size, count, *closeness, entry)
+                relative, tolerance = self._relative(error[k, at], scale[k, at], floor[k, at])
+                yield Row(name, label, output, self._method, members.size, count, relative, tolerance, entry)
 
     def _relative(self, error, scale, floor):
         """An error and its tolerance, relative to `scale`."""
@@ -193,9 +193,10 @@ class Comparison:
                 line = max(lines, key=lambda line: (not line.blurred[k], line.excess[k]))
                 blurred = bool(line.blurred[k])
                 entry = self._wrong_entry(name, line, k) if line.excess[k] > 1 and not blurred else None
-                closeness = self._relative(0.0 if blurred else line.gap[k], line.scale[k], line.floor[k])
+                relative, tolerance = self._relative(0.0 if blurred else line.gap[k], line.scale[k], line.floor[k])
                 kinks = index.size if blurred else index.size - line.entries.size
-                yield Row(name, label, output, f"dot, {self._method}", index.size, kinks, *closeness, entry)
+                method = f"dot, {self._method}"
+                yield Row(name, label, output, method, index.size, kinks, relative, tolerance, entry)
 
     def _along(self, name, index):
         """The dot-product test along a random direction, without the few entries that are at kinks."""

@@ -35,6 +35,7 @@ class Function:
         return self._function(**{**self.inputs, **moved}, **self.constants)
 
     def _describe(self, output):
+        self._kind: type | None
         if isinstance(output, Mapping):
             self._kind, self.names = dict, list(output)
         elif isinstance(output, (tuple, list)):

@@ -188,7 +188,8 @@ def _gate_blocks(layer, parameters):
     """Name of a weight or bias -> label -> rows of each gate, or of each per-unit weight."""
     if not isinstance(layer, (Recurrent, Cell)):
         return {}
-    found, H, kind = {}, layer.hidden_size, layer.kind
+    found: dict[str, dict[str, Any]] = {}
+    H, kind = layer.hidden_size, layer.kind
     for *by_gate, _, per_unit in layer._names:  # in the order of Weights
         for name in filter(None, by_gate if len(kind.gates) > 1 else ()):
             gates = kind.gates[: len(parameters[name]) // H]  # those that h feeds are the first

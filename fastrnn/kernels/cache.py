@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -39,11 +38,12 @@ _ABANDONED = 3600  # seconds after which a half-written file is nobody's any mor
 _SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
 
 
-def _modules(spec: ModuleSpec) -> Iterator[ModuleSpec]:
+def _modules(spec: Any) -> Iterator[Any]:
     """A package and all that is in it, in files, archives and frozen programs alike; nothing is imported."""
     yield spec
     for found in pkgutil.iter_modules(spec.submodule_search_locations or ()):
-        yield from _modules(found.module_finder.find_spec(f"{spec.name}.{found.name}"))
+        finder: Any = found.module_finder
+        yield from _modules(finder.find_spec(f"{spec.name}.{found.name}"))
 
 
 def _of_code(code: CodeType) -> Iterator[str]:
@@ -133,11 +133,12 @@ class DiskCache:
         """The file of a signature and the hash of what it is of; None for what the stamp does not cover."""
         arguments = getattr(signature, "args", signature)
         classes = [f"{each.__module__}.{each.__qualname__}" for kind in arguments for each in _classes(kind)]
-        if folder().path is None or any(not name.startswith(f"{_PACKAGE}.") for name in classes):
+        root = folder().path
+        if root is None or any(not name.startswith(f"{_PACKAGE}.") for name in classes):
             return None
         of = STAMP, self._module, self._name, arguments, classes, codegen.magic_tuple()
         key = hashlib.sha256(repr(of).encode())
-        return folder().path / f"{self._name}-{key.hexdigest()[:24]}.kernel", key.digest()
+        return root / f"{self._name}-{key.hexdigest()[:24]}.kernel", key.digest()
 
     def load_overload(self, signature: Any, target: Any) -> CompileResult | None:
         """The compiled function from disk, or None."""

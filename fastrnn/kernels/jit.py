@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import llvmlite.binding as llvm
 import numba
@@ -73,7 +74,7 @@ class Kernel:
         self.compiled._cache = DiskCache(function)
         self.names = tuple(inspect.signature(function).parameters)
 
-    def __call__(self, *prepared: object, **arguments: object) -> None:
+    def __call__(self, *prepared: Any, **arguments: Any) -> None:
         first = prepared[0] if prepared else next(iter(arguments.values()))
         if first.dtype not in _linked:
             _link(first.dtype)
@@ -83,7 +84,7 @@ class Kernel:
         else:
             self.compiled(*prepared, **arguments)
 
-    def resolved(self, *arguments: object) -> Callable[..., None]:
+    def resolved(self, *arguments: Any) -> Callable[..., None]:
         """The compiled code for arguments of these types, to be called with no others: 1 us less to dispatch.
 
         For kernels without parallel regions.
@@ -169,12 +170,14 @@ def forked() -> bool:
     return _layer.forked
 
 
-_symbols: list[Callable[[str], tuple[str, object, Callable[..., None]]]] = []
+Symbol = Callable[[str], tuple[str, object, Callable[..., None]]]  # dtype -> name, C signature, Python function
+
+_symbols: list[Symbol] = []
 _linked: dict[np.dtype, list[object]] = {}
 
 
-def symbol(describe: Callable[[str], tuple[str, object, Callable[..., None]]]):
-    """Register a shared function: `describe(dtype)` gives its symbol name, C signature and Python function."""
+def symbol(describe: Symbol) -> Symbol:
+    """Register a shared function."""
     _symbols.append(describe)
     return describe
 

@@ -135,7 +135,8 @@ _operator(operator.xor, None, _method("xor"))
 _operator(operator.lshift, None, _method("shl"))
 _operator(operator.rshift, None, _method("ashr"))
 for _op, _sign in zip((operator.lt, operator.le, operator.gt, operator.ge, operator.eq), _SIGNS, strict=True):
-    _operator(_op, *_comparison(_sign), result=_mask)
+    _on_float, _on_int = _comparison(_sign)
+    _operator(_op, _on_float, _on_int, result=_mask)
 
 
 @type_callable(operator.neg)

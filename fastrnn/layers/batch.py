@@ -2,13 +2,15 @@
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from fastrnn import checks, ragged
 from fastrnn.functional.rows import picked
 from fastrnn.ragged import Packed, Steps
+
+X = TypeVar("X", bound=np.ndarray | Packed)  # (T, B, width); what is laid out as x is of the same type
 
 
 class Dense(NamedTuple):
@@ -126,7 +128,8 @@ def taken(
 def _dense(leading, batch_first):
     if len(leading) == 1:
         return Dense(leading, leading[0], 1, False)
-    return Dense(leading, *(leading[::-1] if batch_first else leading), batch_first)
+    T, B = leading[::-1] if batch_first else leading
+    return Dense(leading, T, B, batch_first)
 
 
 def _ragged(leading, batch, offsets, lengths, starts, stride):

@@ -2,20 +2,18 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from fastrnn import checks
 from fastrnn.kinds import Kind
-from fastrnn.layers.batch import taken
+from fastrnn.layers.batch import X, taken
 from fastrnn.layers.stack import Stack
 from fastrnn.layers.stream import Stream
 from fastrnn.parameters import Parameters
-from fastrnn.ragged import Packed
 from fastrnn.wiring import Lane, Wiring, output, recurrent, vectors
 
-Rows = np.ndarray | Packed  # (T, B, width), or as x is laid out
 State = Any  # h (L*D, B, P); of several, as (h, c) for LSTM, a tuple, where arguments may have None for any
 Lengths = Sequence[int] | np.ndarray | None
 
@@ -79,17 +77,37 @@ class Recurrent(Stack):
             output += (tuple([{name: batch.put(rows) for name, rows in each.items()} for each in kept]),)
         return output
 
+    @overload
     def __call__(
-        self, x: Rows, initial: State = None, *, lengths: Lengths = None, return_cells: bool = False
+        self, x: X, initial: State = None, *, lengths: Lengths = None, return_cells: Literal[False] = False
+    ) -> tuple[X, State]: ...
+
+    @overload
+    def __call__(
+        self, x: X, initial: State = None, *, lengths: Lengths = None, return_cells: bool
+    ) -> tuple[Any, ...]: ...
+
+    def __call__(
+        self, x: X, initial: State = None, *, lengths: Lengths = None, return_cells: bool = False
     ) -> tuple[Any, ...]:
         """y and the last state, as `vjp` describes them: inference, nothing is kept and dropout is off."""
         batch, rows, states, steps = self._arranged(x, initial, lengths)
         y, final, _, activations = self.run(rows, states, steps, training=False, keep=return_cells)
         return self._output(batch, y, final, activations, return_cells)
 
+    @overload
     def vjp(
-        self, x: Rows, initial: State = None, *, lengths: Lengths = None, return_cells: bool = False
-    ) -> tuple[tuple[Any, ...], Callable[..., tuple[Rows, State, Parameters]]]:
+        self, x: X, initial: State = None, *, lengths: Lengths = None, return_cells: Literal[False] = False
+    ) -> tuple[tuple[X, State], Callable[..., tuple[X, State, Parameters]]]: ...
+
+    @overload
+    def vjp(
+        self, x: X, initial: State = None, *, lengths: Lengths = None, return_cells: bool
+    ) -> tuple[tuple[Any, ...], Callable[..., tuple[X, State, Parameters]]]: ...
+
+    def vjp(
+        self, x: X, initial: State = None, *, lengths: Lengths = None, return_cells: bool = False
+    ) -> tuple[tuple[Any, ...], Callable[..., tuple[X, State, Parameters]]]:
         """(y, state), or (y, state, cells), and pullback(dy=None, d_state=None, grads=None) -> dx, d_initial, grads.
 
         Parameters

@@ -51,7 +51,7 @@ class Stack(Layer):
         shapes: dict[str, tuple[int, ...]] = {}
         self._names: list[list[str | None]] = []
         for k, directions in enumerate(suffixes):
-            own = [  # in the order of Weights; None for what there is not
+            own: list[Any] = [  # in the order of Weights; None for what there is not
                 (GH, D * P if k else self.input_size), RH and (RH, P), bias and (GH,), bias and RH and (RH,),
                 (P, H) if P < H else None, traits.weights and (len(traits.weights), H),
             ]  # fmt: skip
@@ -86,7 +86,7 @@ class Stack(Layer):
     def _weights(self, parameters):
         """Weights, or gradients, for each layer and direction."""
         views = parameters.views()
-        return [Weights(*[name and views[name] for name in names]) for names in self._names]
+        return [Weights._make([name and views[name] for name in names]) for names in self._names]
 
     def _bind(self):
         """The parameters' views, their Weights, and what `bound` makes of these, while the buffer is the same."""
@@ -106,12 +106,12 @@ class Stack(Layer):
     def run(
         self,
         x: np.ndarray,
-        initial: States,
+        initial: Sequence[np.ndarray],
         steps: Sequence[Steps],
         training: bool,
         keep: bool = True,
         table: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, States, Callable[..., tuple[np.ndarray | None, States]], Callable[[], list[Activations]]]:
+    ) -> tuple[np.ndarray, States, Callable[..., tuple[Any, States]], Callable[[], list[Activations]]]:
         """All layers over checked rows.
 
         Parameters
@@ -125,7 +125,10 @@ class Stack(Layer):
         Returns y (N, D*P), the final states, pullback(dy or None, d_final, grads, d_table=None) -> dx, d_initial that
         fills grads, and a function that gives h and the activations (N, width) of each layer and direction.
         """
-        D, own, layers, undrops, final, y = len(self._directions), self._bind()[2], [], [], [], x
+        D, own, y = len(self._directions), self._bind()[2], x
+        layers: list[Any] = []
+        undrops: list[Any] = []
+        final: list[States] = []
         for k in range(len(self._names) // D):
             places = range(k * D, k * D + D)
             if k and training:
@@ -140,7 +143,8 @@ class Stack(Layer):
                 layers.append(run)
 
         def pullback(dy, d_final, grads, d_table=None):
-            gradients, d_initial, limit = self._weights(grads), [], flow.limit()
+            gradients, limit = self._weights(grads), flow.limit()
+            d_initial: list[States] = []
             for k, (back, _) in reversed(list(enumerate(layers))):
                 places = range(k * D, k * D + D)
                 d_ends = [tuple([s[i] for s in d_final]) for i in places]

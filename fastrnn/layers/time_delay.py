@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 
 from fastrnn import checks, functional
-from fastrnn.layers.batch import taken
+from fastrnn.layers.batch import X, taken
 from fastrnn.layers.layer import Layer
 from fastrnn.parameters import Parameters
-from fastrnn.ragged import Packed
 
-Rows = np.ndarray | Packed  # (T, B, width), or as x is laid out
 Lengths = Sequence[int] | np.ndarray | None
 
 _FARTHEST = 1 << 62  # steps that a shift may be, with room to add it to a step
@@ -77,11 +75,11 @@ class TimeDelay(Layer):
         y, pullback = functional.time_delay(rows, p["weight"], p.get("bias"), batch.steps(False), self.shifts)
         return batch, batch.put(y), pullback
 
-    def __call__(self, x: Rows, *, lengths: Lengths = None) -> Rows:
+    def __call__(self, x: X, *, lengths: Lengths = None) -> X:
         """y, as `vjp` describes it."""
         return self._run(x, lengths)[1]
 
-    def vjp(self, x: Rows, *, lengths: Lengths = None) -> tuple[Rows, Callable[..., tuple[Rows, Parameters]]]:
+    def vjp(self, x: X, *, lengths: Lengths = None) -> tuple[X, Callable[..., tuple[X, Parameters]]]:
         """y, and pullback(dy, grads=None) -> dx, grads.
 
         Parameters

@@ -125,12 +125,13 @@ class Encoder:
         E = checks.integer("embedding_size", embedding_size, 0)
         self.num_tokens = None if num_tokens is None else checks.integer("num_tokens", num_tokens, 1)
         self.input_size = None if input_size is None else checks.integer("input_size", input_size, 1)
-        width = self.input_size or E or self.num_tokens
+        width = next(filter(None, (self.input_size, E, self.num_tokens)))
         self.rnn = layers(
             cell, width, hidden_size, num_layers, dropout, bidirectional=bidirectional, dtype=dtype, seed=seeds[1]
         )
-        embedded = self.num_tokens and E
-        self.embedding = Embedding(self.num_tokens, E, dtype=dtype, seed=seeds[0]) if embedded else None
+        self.embedding: Embedding | None = None
+        if self.num_tokens and E:
+            self.embedding = Embedding(self.num_tokens, E, dtype=dtype, seed=seeds[0])
         self.config: Options = {
             "input_size": self.input_size,
             "num_tokens": self.num_tokens,

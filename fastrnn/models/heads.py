@@ -25,10 +25,11 @@ class Head(Linear, ABC):
         super().__init__(width, out_features, dtype=dtype, seed=seeds[0])
         self._dropout = Dropout(dropout, seed=seeds[1])
 
-    def objective(
-        self, x: np.ndarray, targets: np.ndarray, groups: Groups | None, scale: float
-    ) -> tuple[float, np.ndarray | None]:
-        """The mean loss of features (N, W), and with groups scale times its gradient dx; dropout is then active."""
+    def objective(self, x: np.ndarray, targets: np.ndarray, groups: Groups | None, scale: float) -> tuple[float, Any]:
+        """The mean loss of features (N, W), and with groups scale times its gradient dx, else None.
+
+        Dropout is active with groups.
+        """
         if groups is None:
             return self._loss(x, targets, None, scale)
         dropped, undrop = self._dropout.vjp(x)

@@ -8,7 +8,7 @@ import numpy as np
 from fastrnn import checks, functional
 from fastrnn.layers import Linear
 from fastrnn.models import decoding
-from fastrnn.models.encoder import Encoder, Options, Sequences, packed
+from fastrnn.models.encoder import Encoder, Sequences, packed
 from fastrnn.models.heads import Classes
 from fastrnn.models.model import Groups, Model
 from fastrnn.ragged import Packed
@@ -97,7 +97,7 @@ class Seq2Seq(Model):
         V = self.num_target = checks.integer("num_target", num_target, 1)
         generator = checks.generator(seed)
         seeds = generator.spawn(11)
-        options: Options = {"embedding_size": embedding_size, "cell": cell, "hidden_size": hidden_size}
+        options: dict[str, Any] = {"embedding_size": embedding_size, "cell": cell, "hidden_size": hidden_size}
         options |= {"num_layers": num_layers, "dropout": dropout, "dtype": dtype}
         self._encoder = Encoder(num_tokens=U, bidirectional=bidirectional, seeds=seeds[:2], **options)
         self._decoder = Encoder(num_tokens=V + 1, seeds=seeds[2:4], **options)
@@ -123,7 +123,7 @@ class Seq2Seq(Model):
         }
         own = {"num_source": U, "num_target": V, "attention": attention}
         shared = ("cell", "hidden_size", "num_layers", "bidirectional", "embedding_size", "dropout", "dtype")
-        super().__init__(parts, own | {name: self._encoder.config[name] for name in shared})
+        super().__init__(parts, own | {name: value for name, value in self._encoder.config.items() if name in shared})
 
     @property
     def teacher_forcing(self) -> float:
@@ -167,9 +167,9 @@ class Seq2Seq(Model):
     def _bridged(self, name, state):
         """A decoder's initial state (L, B, H) from the encoder's last (2*L, B, H), and its pullback."""
         LD, B, H = state.shape
-        p = self._bridges[name].parameters
         pairs = state.reshape(LD // 2, 2, B, H).swapaxes(1, 2).reshape(LD // 2 * B, 2 * H)
-        rows, unlinear = functional.linear(pairs, p["weight"], p["bias"])
+        p = self.parameters
+        rows, unlinear = functional.linear(pairs, p[f"{name}.weight"], p[f"{name}.bias"])
         if name == "bridge.h":
             rows = np.tanh(rows)
 
@@ -226,7 +226,7 @@ class Seq2Seq(Model):
         """h~ (N, H) of h, and its pullback to h and the memory."""
         context, unattend = functional.attention(h, memory, query_offsets, key_offsets)
         both, H = np.concatenate([context, h], axis=1), h.shape[1]
-        rows, unlinear = functional.linear(both, self._attention.parameters["weight"], None)
+        rows, unlinear = functional.linear(both, self.parameters["attention.weight"], None)
         np.tanh(rows, out=rows)
 
         def backward(d_rows, groups):

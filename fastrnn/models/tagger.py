@@ -44,7 +44,7 @@ class SequenceTagger(SequenceModel):
         own = {"num_classes": num_classes, "num_outputs": num_outputs}
         own = {name: None if size is None else checks.integer(name, size, 1) for name, size in own.items()}
         head = Values if num_classes is None else Classes
-        super().__init__(head, own["num_classes"] or own["num_outputs"], own, seed, options)
+        super().__init__(head, next(filter(None, own.values())), own, seed, options)
 
     def _checked(self, batch):
         inputs, targets = self._both(batch)

@@ -25,7 +25,7 @@ class Constants:
 
     def __init__(self, graph: onnx.GraphProto, opset: int, outer: Constants | None = None):
         self._nodes, self._opset, self._outer = graph.node, opset, outer
-        self._root = outer._root if outer else self
+        self._root: Constants = outer._root if outer else self
         self._left = _FREE  # of the root counts
         self._values: dict[str, tuple[np.ndarray | None, str]] = {}
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}

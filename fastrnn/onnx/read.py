@@ -106,7 +106,9 @@ def _whole(label, model):
     return whole
 
 
-def _walk(graph, constants, prefix="") -> Iterator[tuple[str, onnx.NodeProto, Constants]]:
+def _walk(
+    graph: onnx.GraphProto, constants: Constants, prefix: str = ""
+) -> Iterator[tuple[str, onnx.NodeProto, Constants]]:
     """All nodes, those in bodies behind what they are in, with their names and the constants in their reach."""
     for node in graph.node:
         name = f"{prefix}{next(filter(None, (node.name, *node.output)), node.op_type)}"

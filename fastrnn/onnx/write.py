@@ -35,18 +35,18 @@ def export(layer: Recurrent | CharLM, path: str | PathLike[str] | None = None) -
     Source: ONNX operator set 17. Inverse: `load`.
     """
     kind = checks.kind("layer", layer, {**classes("onnx"), "CharLM": CharLM})
-    rnn = layer.rnn if kind == "CharLM" else layer
+    rnn = layer.rnn if isinstance(layer, CharLM) else layer
     checks.kind("layer", rnn, classes("onnx"))
     checks.only("proj_size", rnn.proj_size, 0)
     graph = _Graph(rnn.dtype)
-    if kind == "CharLM":
+    if isinstance(layer, CharLM):
         _character_model(graph, layer)
     else:
         _layer(graph, rnn)
     whole = helper.make_graph(graph.nodes, kind, graph.inputs, graph.outputs, graph.constants)
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(whole, producer_name="fastrnn", ir_version=IR_VERSION, opset_imports=[opset])
-    if kind == "CharLM":
+    if isinstance(layer, CharLM):
         helper.set_model_props(model, {"vocabulary": layer.vocabulary})
     if path is not None:
         onnx.save(model, path)
@@ -141,7 +141,7 @@ def _operator(graph, rnn, k, directions, x, initial, outputs):
         stacks["P"] = [np.concatenate([each[name] for name in own.onnx.weights]) for each in rows]
     given = {name: graph.constant(f"{name}_l{k}", np.stack(stack)) for name, stack in stacks.items()}
     options = {"direction": "bidirectional" if rnn.bidirectional else "forward", "hidden_size": rnn.hidden_size}
-    if any(each.onnx.activations != kind.activations for each in OPERATORS[kind.name]):
+    if any(each.onnx and each.onnx.activations != kind.activations for each in OPERATORS[kind.name]):
         options["activations"] = [name.capitalize() for name in kind.activations] * len(directions)
     inputs = [x, given["W"], given["R"], given.get("B", ""), "", *initial]
     if "P" in given:

@@ -46,7 +46,8 @@ span {{ color: #000; print-color-adjust: exact }}
 def colour(level: int) -> Colour:
     """Of a level in -LEVELS..LEVELS."""
     end, share = _ABOVE if level > 0 else _BELOW, abs(level) / LEVELS
-    return tuple(round(n + share * (e - n)) for n, e in zip(_NOTHING, end, strict=True))
+    red, green, blue = (round(n + share * (e - n)) for n, e in zip(_NOTHING, end, strict=True))
+    return red, green, blue
 
 
 class Activations(NamedTuple):

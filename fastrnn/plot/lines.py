@@ -45,7 +45,7 @@ def gradient_flow(model: Any, batch: Any, clip_step: float | None = None) -> Fig
                 _line(row, line.norms, i, f"{line}, clipped at {clip_step:g}{_bad(line)}", DASHES[1])
             row.set(xlabel="step $t$", ylabel=r"$\|\partial L/\partial h_t\|_2$")
             row.set_title(name if len(stacks) > 1 else "", loc="left")
-            row.xaxis.get_major_locator().set_params(integer=True)
+            row.locator_params("x", integer=True)
             _decades(row)
             row.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
         return figure
@@ -125,7 +125,7 @@ def curves(metrics: str | os.PathLike[str] | Iterable[Any], speed: bool = False)
             rows[1].yaxis.set_major_formatter("{x:,.0f}")
             figure.align_ylabels()
         rows[-1].set_xlabel(time)
-        rows[-1].xaxis.get_major_locator().set_params(integer=True)
+        rows[-1].locator_params("x", integer=True)
         return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)),
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, PALE = "#222222", "#DDDDDD"
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "figure.dpi": 150,
@@ -50,7 +51,7 @@ _SETTINGS = {
 FORMATS = (".svg", ".png")
 
 
-def styled():
+def styled() -> AbstractContextManager[None]:
     """A context in which figures are made and saved.
 
     Raises ImportError: `plot: needs matplotlib: pip install 'fastrnn[plot]'`.

@@ -31,7 +31,7 @@ class Layer(NamedTuple):
     shapes: Sequence[tuple[int, ...]]  # of the weights of every direction
     steps: Sequence[Steps]  # of each direction
     module: nn.Module
-    index: int  # in the module
+    index: int  # type: ignore[assignment] # in the module; tuples have a method of that name
 
     def __call__(self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """y (..., D*P) and every state (D, B, width) after the last step.
@@ -104,9 +104,9 @@ def _forward(layer, x, states, weights, keep):
 
 class RecurrentLayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, layer, S, x, *tensors):
+    def forward(ctx: Any, layer: Layer, S: int, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         outputs, pullback = _forward(layer, x, tensors[:S], tensors[S:], keep=True)
-        kept = _EMPTY.detach()  # what hangs on a saved tensor goes when torch frees the graph's buffers
+        kept: Any = _EMPTY.detach()  # what hangs on a saved tensor goes when torch frees the graph's buffers
         kept.pullback, kept.y = pullback, outputs[0].detach()  # detached, it still counts the writes to y
         ctx.layer, ctx.S, ctx.shape, ctx.dtype = layer, S, x.shape, x.dtype
         ctx.set_materialize_grads(False)
@@ -114,7 +114,7 @@ class RecurrentLayer(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx, *cotangents):
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         layer, (x, *tensors, kept), ends = ctx.layer, ctx.saved_tensors, ctx.layer.states()
         states, weights, D = tensors[: ctx.S], tensors[ctx.S :], len(layer.steps)
         end_shapes = [(D, *shape) for shape in ends]

@@ -27,7 +27,7 @@ def _callbacks() -> list[type]:
     return found
 
 
-class Accelerate(*_callbacks()):
+class Accelerate(*_callbacks()):  # type: ignore[misc] # known when it runs
     """`accelerate` before anything runs, `restore` behind it, of what was not fast before.
 
     Parameters

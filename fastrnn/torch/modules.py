@@ -87,21 +87,22 @@ def _short(weights: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> bool:
 
 
 class _Fast:
-    """Before a class of torch.nn: its forward where the kernels can run it."""
+    """Before a class of torch.nn, whose attributes `self` has, too: its forward where the kernels can run it."""
 
-    def forward(self, input: Any, hx: Any = None) -> Any:
+    def forward(self: Any, input: Any, hx: Any = None) -> Any:
         """As torch's."""
         if not isinstance(self, _Fast):  # bound while the module was fast, by another library's hook say
             return type(self).forward(self, input, hx)
-        found = self._run(input, hx) if eager() else None
+        found = self._run(input, hx) if eager() else None  # type: ignore[attr-defined] # defined below
         if found is None and isinstance(input, torch.fx.Proxy):  # a leaf of the graph, as torch's own modules are
-            place, arguments = input.tracer.path_of_module(self), (input,) if hx is None else (input, hx)
-            return input.tracer.create_proxy("call_module", place, arguments, {})
-        return super().forward(input, hx) if found is None else found
+            tracer: Any = input.tracer
+            place, arguments = tracer.path_of_module(self), (input,) if hx is None else (input, hx)
+            return tracer.create_proxy("call_module", place, arguments, {})
+        return super().forward(input, hx) if found is None else found  # type: ignore[misc] # torch.nn's
 
 
 class _Recurrent(_Fast):
-    def _run(self, input, hx):
+    def _run(self: Any, input: Any, hx: Any) -> Any:
         packed, kind = isinstance(input, PackedSequence), self._kind
         x, bidirectional, L, P, H = (
             input.data if packed else input, self.bidirectional, self.num_layers, self.proj_size, self.hidden_size
@@ -154,16 +155,16 @@ class _Recurrent(_Fast):
             y = y.transpose(0, 1)
         return y, tuple(final) if len(widths) > 1 else final[0]
 
-    def _without_onednn(self, input, hx):
+    def _without_onednn(self: Any, input: Any, hx: Any) -> Any:
         """torch's forward where its LSTM is sure to look at the shapes of weights: oneDNN reads beyond their end."""
         enabled = torch._C._get_mkldnn_enabled()
         torch._C._set_mkldnn_enabled(False)
         try:
-            return super(_Fast, self).forward(input, hx)
+            return super(_Fast, self).forward(input, hx)  # type: ignore[misc] # torch.nn's
         finally:
             torch._C._set_mkldnn_enabled(enabled)
 
-    def _layers(self, layer, x, states, weights):
+    def _layers(self: Any, layer: Layer, x: Tensor, states: Any, weights: Any) -> tuple[Tensor, ...]:
         """All layers: y (..., D*P), and every state (L*D, B, width)."""
         D, L = len(layer.steps), self.num_layers
         if L == 1:
@@ -180,7 +181,7 @@ class _Recurrent(_Fast):
 
 
 class _Cell(_Fast):
-    def _run(self, x, hx):
+    def _run(self: Any, x: Any, hx: Any) -> Any:
         own, kind = self._parameters, self._kind
         states = None if kind is None else _given(hx, len(kind.states))
         if states is None or not ordinary(x) or x.dim() not in (1, 2):
@@ -287,11 +288,11 @@ def rebased(kind: type, *bases: type) -> type:
 
 def _reduced(self, protocol):
     """A class made here is found by the one that it was made for."""
-    own = next(each for each in type(self).__mro__ if each in SLOW)
+    own: Any = next(each for each in type(self).__mro__ if each in SLOW)
     _, _, *state = super(own, self).__reduce_ex__(protocol)
     return _revived, (SLOW[own],), *state
 
 
 def _revived(slow):
-    kind = fast_class(slow)
+    kind: Any = fast_class(slow)
     return kind.__new__(kind)

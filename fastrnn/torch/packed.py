@@ -80,14 +80,14 @@ class PickRows(torch.autograd.Function):
     """Rows of x by index, and of `other` where it is negative; inverse: where each row of x goes, an index, too."""
 
     @staticmethod
-    def forward(ctx, x, index, inverse, other):
+    def forward(ctx: Any, x: Tensor, index: np.ndarray, inverse: np.ndarray, other: float) -> Tensor:
         ctx.index, ctx.inverse = index, inverse
         with threads.at_most(torch.get_num_threads()):
             y = torch.from_numpy(functional.gather(array(x), index))
         return y.masked_fill_(torch.from_numpy(index < 0)[:, None], other) if other else y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         if batched((dy,)):
             index = torch.from_numpy(ctx.inverse)
             rows = dy.index_select(0, index.clamp(min=0)).masked_fill((index < 0)[:, None], 0.0)

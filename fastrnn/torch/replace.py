@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules import rnn
@@ -166,7 +166,7 @@ def _misfit(module: nn.Module) -> str | None:
     """Why no kernel would run."""
     if "forward" in vars(module):
         return "a forward of its own hides its class's: accelerate the model before it gets one"
-    base = next(each for each in type(module).__mro__ if each.__module__ == rnn.__name__)
+    base: Any = next(each for each in type(module).__mro__ if each.__module__ == rnn.__name__)
     if getattr(base.forward, "__globals__", None) is not vars(rnn):
         return f"torch.nn.{base.__name__}.forward is not torch's: something has replaced it"
     for parameter in module.parameters():

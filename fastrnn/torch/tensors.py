@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastrnn import checks
 
-DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 _PLAIN = (Tensor, nn.Parameter)
 _functorch = torch._C._functorch
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
