@@ -191,7 +191,7 @@ def _gate_blocks(layer, parameters):
     found: dict[str, dict[str, Any]] = {}
     H, kind = layer.hidden_size, layer.kind
     for *by_gate, _, per_unit in layer._names:  # in the order of Weights
-        for name in filter(None, by_gate if len(kind.gates) > 1 else ()):
+        for name in filter(None, by_gate):
             gates = kind.gates[: len(parameters[name]) // H]  # those that h feeds are the first
             found[name] = {f"gate {gate}": np.s_[at * H : at * H + H] for at, gate in enumerate(gates)}
         if per_unit:
