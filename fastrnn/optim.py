@@ -7,6 +7,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,15 @@ def grad_norm(grads: Parameters) -> float:
     g = _checked(grads).flat
     count = threads.for_bytes(g.nbytes)
     blocks = np.empty(-(-g.size // update.NORM_BLOCK), g.dtype)
-    lanes = lanes_of(g.itemsize)
-    work = scratch(room_size(update.norm_room(lanes, count), lanes), g.dtype)
+    work = scratch(_norm_size(lanes_of(g.itemsize), count), g.dtype)
     update.sum_of_squares(g=g, blocks=blocks, work=work, threads=count)
     return float(np.sqrt(blocks.sum(dtype=np.float64)))
+
+
+@lru_cache
+def _norm_size(lanes, count):
+    """Of the workspace of `count` threads."""
+    return room_size(update.norm_room(lanes, count), lanes)
 
 
 def _checked(grads: Any) -> Parameters:

@@ -150,7 +150,7 @@ FAULTS = {
         "kernels/cells/lstm.py", "fma(dz_o, c, d_o)", "fma(dz_o, c_prev, d_o)", PEEPHOLES
     ),
     "stages: no carry": Fault(
-        "kernels/stages.py", "bounded(d_h + load_first(upstream.dy", "bounded(load_first(upstream.dy", TANH
+        "kernels/stages.py", "bounded(d_h + dy", "bounded(dy", TANH
     ),
     "stages: a unit that nobody hears": Fault(
         "kernels/stages.py", "blocks * F - w), P, h_prev", "blocks * F - w), P - 1, h_prev", TANH
@@ -194,7 +194,8 @@ FAULTS = {
         "kernels/recurrent.py", "by_rows(pointer(table), I), none", "by_rows(pointer(W_ih), I), none", TABLE
     ),
     "stages: a sum without the last unit": Fault(
-        "kernels/stages.py", "R + s) * width, H - v * width)", "R + s) * width, H - v * width - 1)", NORM.format("dense")
+        "kernels/stages.py", "R + s) * width, H - v * width)", "R + s) * width, H - v * width - 1)",
+        NORM.format("dense"),
     ),
     "sequence: terms of other rows": Fault(
         "kernels/sequence.py", "product, reduction = through_time, _reduction(cell, shard, begin",
@@ -318,7 +319,7 @@ FAULTS = {
         "test_plot.py::test_directions_run_against_each_other_and_meet",
     ),
     "functional: a pullback that has no first state": Fault(
-        "functional/recurrence.py", ": column_of_own + P] = initial[0]", ": column_of_own + P] = 0", TANH
+        "functional/recurrence.py", ": own_column + P] = initial[0]", ": own_column + P] = 0", TANH
     ),
     "functional: outputs in the order of the steps": Fault(
         "functional/recurrence.py", "picked(own[B : B + N], order", "picked(own[B : B + N], np.arange(N)",

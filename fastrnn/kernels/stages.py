@@ -282,9 +282,8 @@ def backward_rows(cell, piece, sizes, product, trace, d, upstream, downstream, r
                     at = d.carry + (q * full + unit)
                     d_h = load(at)
                     if not outputs(cell):
-                        d_h = bounded(
-                            d_h + load_first(upstream.dy + (q * upstream.dy_row + unit), valid), upstream.limit
-                        )
+                        dy = load_first(upstream.dy + (q * upstream.dy_row + unit), valid)
+                        d_h = bounded(d_h + dy, upstream.limit)
                         if upstream.noting:
                             store_first(upstream.d_hs + (q * H + unit), d_h, valid)
                     d_state = (d_h,) + load_rest(cell, at + d.size, d.size)
@@ -346,9 +345,8 @@ def output_backward_rows(cell, piece, sizes, product, trace, d, upstream, downst
                 valid = P - unit
                 for q in range(i, i + r):
                     at = d.carry + (q * full + unit)
-                    d_h = bounded(
-                        load(at) + load_first(upstream.dy + (q * upstream.dy_row + unit), valid), upstream.limit
-                    )
+                    dy = load_first(upstream.dy + (q * upstream.dy_row + unit), valid)
+                    d_h = bounded(load(at) + dy, upstream.limit)
                     store(at, d_h)
                     if upstream.noting:
                         store_first(upstream.d_hs + (q * P + unit), d_h, valid)
