@@ -330,7 +330,7 @@ FAULTS = {
         "test_sequence.py::test_two_directions_share_a_buffer[dense-tanh-float32]",
     ),
     "sizes: weights that nobody compares": Fault(
-        "functional/recurrence.py", "checks.arrays(Weights._fields, weights, dtype, layer.shapes)", "weights",
+        "functional/weights.py", "checks.arrays(Weights._fields, weights, dtype, layer.shapes)", "weights",
         "test_sizes.py::test_sizes_and_ranks[recurrent lstm_all x]",
     ),
     "sizes: rows that nobody compares": Fault(
