@@ -169,17 +169,17 @@ FAULTS = {
         "kernels/sequence.py", "blocks, h_blocks = padded(sizes.H, width)", "blocks, h_blocks = padded(sizes.P, width)",
         LAYER.replace("float32", "float64").format("lstm_projected", "x"),
     ),
-    "recurrent: no bias": Fault(
-        "kernels/recurrent.py", "total if own_hidden else total + other", "total * 0", RELU
+    "packed: no bias": Fault(
+        "kernels/packed.py", "total if own_hidden else total + other", "total * 0", RELU
     ),
-    "recurrent: both biases outside the reset": Fault(
-        "kernels/recurrent.py", "total if own_hidden else total + other", "total + other", GRU
+    "packed: both biases outside the reset": Fault(
+        "kernels/packed.py", "total if own_hidden else total + other", "total + other", GRU
     ),
-    "recurrent: a part's gradient for the whole": Fault(
-        "kernels/recurrent.py", "by_rows(dz + gates(cell) * H, K)", "by_rows(dz + (gates(cell) - 1) * H, K)", GRU
+    "gradients: a part's gradient for the whole": Fault(
+        "kernels/gradients.py", "by_rows(dz + gates(cell) * H, K)", "by_rows(dz + (gates(cell) - 1) * H, K)", GRU
     ),
-    "recurrent: one gradient for two biases": Fault(
-        "kernels/recurrent.py", "k - first + gates(cell) * H if own_hidden else k", "k", GRU
+    "gradients: one for two biases": Fault(
+        "kernels/gradients.py", "k - first + gates(cell) * H if own_hidden else k", "k", GRU
     ),
     "recurrent: the message's weights from the output": Fault(
         "kernels/recurrent.py", "by_rows(parts.messages, H)", "by_rows(pointer(y), own.y_row)", BEFORE
@@ -187,22 +187,22 @@ FAULTS = {
     "recurrent: the state of the wrong step": Fault(
         "kernels/recurrent.py", "Rows(pointer(h), own.h_row)", "Rows(pointer(y), own.y_row)", TANH
     ),
-    "recurrent: tokens' gradient not transposed": Fault(
-        "kernels/recurrent.py", "room.d_rows + (v * K + k)", "room.d_rows + (k * V + v)", TOKENS
+    "gradients: tokens' not transposed": Fault(
+        "kernels/gradients.py", "room.d_rows + (v * K + k)", "room.d_rows + (k * V + v)", TOKENS
     ),
-    "recurrent: the table's gradient through the wrong rows": Fault(
-        "kernels/recurrent.py", "by_rows(pointer(table), I), none", "by_rows(pointer(W_ih), I), none", TABLE
+    "gradients: the table's through the wrong rows": Fault(
+        "kernels/gradients.py", "by_rows(pointer(table), I), none", "by_rows(pointer(W_ih), I), none", TABLE
     ),
-    "stages: a sum without the last unit": Fault(
-        "kernels/stages.py", "R + s) * width, H - v * width)", "R + s) * width, H - v * width - 1)",
+    "sums: without the last unit": Fault(
+        "kernels/sums.py", "R + s) * width, H - v * width)", "R + s) * width, H - v * width - 1)",
         NORM.format("dense"),
     ),
     "sequence: terms of other rows": Fault(
-        "kernels/sequence.py", "product, reduction = through_time, _reduction(cell, shard, begin",
-        "product, reduction = through_time, _reduction(cell, shard, own.low", NORM.format("ragged"),
+        "kernels/sequence.py", "product, reduction = through_time, own_reduction(cell, shard, begin",
+        "product, reduction = through_time, own_reduction(cell, shard, own.low", NORM.format("ragged"),
     ),
-    "recurrent: what is noted, a vector too far": Fault(
-        "kernels/recurrent.py", "(A - noted(cell)) * width), width)", "(A - noted(cell) - 1) * width), width)",
+    "gradients: what is noted, a vector too far": Fault(
+        "kernels/gradients.py", "(A - noted(cell)) * width), width)", "(A - noted(cell) - 1) * width), width)",
         NORM.format("dense"),
     ),
     "ragged: a reverse that starts at the longest end": Fault(

@@ -11,6 +11,7 @@ from fastrnn import checks, threads
 from fastrnn.functional.rows import picked
 from fastrnn.functional.weights import NOTHING, Bound, Weights, bound
 from fastrnn.kernels import recurrent as kernels
+from fastrnn.kernels import step as stepping
 from fastrnn.kernels.frame import CALL, Cut
 from fastrnn.kernels.pack import padded
 from fastrnn.kernels.target import lanes_of
@@ -368,7 +369,7 @@ def stepper(
     own = weights if per_unit is None else weights._replace(per_unit=np.array(per_unit))
     layer, dtype, arguments = bound(cell, own)
     sizes, lanes = layer.sizes(B), lanes_of(dtype.itemsize)
-    room = kernels.step_room(layer.counts, sizes, lanes)
+    room = stepping.step_room(layer.counts, sizes, lanes)
     arena = empty(room_size(room, lanes), dtype)
     state = carve(arena, room).state
     state[:] = 0
@@ -379,7 +380,7 @@ def stepper(
         checks.only("weights", (given.layer.shapes, given.dtype), (layer.shapes, dtype))
         if own.per_unit is not None:
             own.per_unit[:] = weights.per_unit
-        kernels.pack_step(*given.arguments, numbers=last[1], arena=arena)
+        stepping.pack_step(*given.arguments, numbers=last[1], arena=arena)
 
-    step = kernels.step.resolved(empty(B * layer.I, dtype), empty(B * layer.P, dtype), *last)
+    step = stepping.step.resolved(empty(B * layer.I, dtype), empty(B * layer.P, dtype), *last)
     return step, last, _states(state, layer, B), pack

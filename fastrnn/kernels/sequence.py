@@ -30,7 +30,6 @@ from fastrnn.kernels.frame import (
     Kept,
     Piece,
     Product,
-    Reduction,
     Step,
     Trace,
     Upstream,
@@ -43,7 +42,6 @@ from fastrnn.kernels.matmul import Panels, Rows, by_rows, copy_rows, tile_block
 from fastrnn.kernels.pack import pack_transposed, padded, panel_size, row_stride, split
 from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import lanes
-from fastrnn.kernels.reduce import PARTS
 from fastrnn.kernels.stages import (
     backward_rows,
     forward_rows,
@@ -52,6 +50,7 @@ from fastrnn.kernels.stages import (
     summed_backward_rows,
     summed_rows,
 )
+from fastrnn.kernels.sums import own_reduction, reduction_room
 from fastrnn.kernels.workspace import Elements, carve, room_size
 
 
@@ -88,34 +87,6 @@ def _owned(shard, order, sizes, width):
 def shard_vectors(columns, H, unit_shards, width):
     """Most vectors of pre-activations of a row that a shard of the units has."""
     return columns * -(-(padded(H, width) // width) // unit_shards)
-
-
-class ReductionRoom(NamedTuple):
-    """Workspace of sums over a row's units, none without."""
-
-    terms: Elements
-    totals: Elements  # each shard's
-    partial: Elements  # each shard's virtual vector
-
-
-@layout
-def reduction_room(counts, sizes, cut, width):
-    """The workspace of sums over a row's units."""
-    shards = shards_of(cut)
-    return ReductionRoom(
-        terms=sizes.B * counts.R * padded(sizes.H, width),
-        totals=shards * cut.most_rows * counts.R,
-        partial=shards * PARTS * width if counts.R > 0 else 0,
-    )
-
-
-@device
-def _reduction(cell, shard, begin, sizes, cut, work):
-    """The Reduction of a shard, of the rows from `begin` on."""
-    width = lanes(work)
-    room, R = carve(work, reduction_room(counts(cell), sizes, cut, width)), sums(cell)
-    terms = room.terms + begin * R * padded(sizes.H, width)
-    return Reduction(terms, room.totals + shard * cut.most_rows * R, room.partial + shard * PARTS * width)
 
 
 class ForwardRoom(NamedTuple):
@@ -158,7 +129,7 @@ def _forward_shard(shard, cell, sizes, order, inputs, weights, kept, keeping, ro
     most = chunk_rows(cut.most_rows)
     first_z = room.z + shard * most * z_row
     work = room.inputs + shard * input_size(I, cut.most_rows, width)
-    reduction = _reduction(cell, shard, own.low, sizes, cut, room.sums)
+    reduction = own_reduction(cell, shard, own.low, sizes, cut, room.sums)
     begin = phases.begin
     end = chunk_end(order.count, begin, cut.most_rows, most)
     for phase in range(phases.start, phases.stop):
@@ -310,7 +281,7 @@ def _backward_shard(shard, cell, sizes, order, kept, upstream, dz, dz_message, r
             down = Downstream(dz + n * C * H, room.dz + (t % 2 * B + begin) * dz_row, dz_row)
             through_time = Product(room.dz + ((1 - t % 2) * B + begin) * dz_row, dz_row, more * F * H, room.hh)
             to_message = Downstream(dz_message + n * P, room.dz_message + begin * message_row, message_row)
-            product, reduction = through_time, _reduction(cell, shard, begin, sizes, order.cut, room.sums)
+            product, reduction = through_time, own_reduction(cell, shard, begin, sizes, order.cut, room.sums)
             if outputs(cell):
                 product = Product(to_message.new, message_row, P, room.message)
             if outputs(cell) and stage == stages(cell) - 1:

@@ -10,19 +10,18 @@ from fastrnn.kernels.cells import (
     cell_forward,
     output_backward,
     output_forward,
-    sum_terms,
     sum_terms_backward,
 )
 from fastrnn.kernels.cells.shape import (
     apart,
     columns,
     gates,
+    gates_at,
     hidden,
     hidden_part,
     if_sums,
     in_parts,
     load_columns,
-    load_gates,
     load_rest,
     load_saved,
     load_states,
@@ -48,14 +47,13 @@ from fastrnn.kernels.pointers import (
     load_first,
     prefetch,
     prefetch_write,
-    set_element,
     store,
     store_first,
     store_many,
     store_many_first,
 )
-from fastrnn.kernels.reduce import PARTS, add_up
 from fastrnn.kernels.simd import select, zeros
+from fastrnn.kernels.sums import add_terms, store_terms
 from fastrnn.kernels.tile import tile, tile_rows, widest
 
 
@@ -133,7 +131,7 @@ def arithmetic(cell, piece, sizes, z, step, kept, keeping, reduction):
     for q in range(piece.low, piece.high):
         for v in range(piece.left, piece.right):
             unit = v * width
-            gate = with_sums(cell, _gates_at(cell, z, q, v), reduction.totals + q * sums(cell))
+            gate = with_sums(cell, gates_at(cell, z, q, v), reduction.totals + q * sums(cell))
             state, keep = cell_forward(
                 cell, unit, gate, load_states(cell, step.prev + (q * step.row + unit), step.size)
             )
@@ -149,43 +147,6 @@ def arithmetic(cell, piece, sizes, z, step, kept, keeping, reduction):
                 store_many(kept.saved + (q * A * full + unit * A), width, keep)
             if keeping:
                 store_many(kept.history + (q * (S - 1) * full + unit), full, state[1:])
-
-
-@device
-def _gates_at(cell, z, q, v):
-    """The gates of row q and block v."""
-    width, row = lanes(z.data), z.data + q * z.row
-    aside = row + (z.aside + (v - z.left) * apart(cell)) * width
-    return load_gates(cell, row + (v - z.left) * gates(cell) * width, width, aside)
-
-
-@device
-def store_terms(cell, piece, sizes, z, step, reduction):
-    """The terms of a cell's sums, for other shards to read after the meeting."""
-    width = lanes(z.data)
-    blocks, R = padded(sizes.H, width) // width, sums(cell)
-    for q in range(piece.low, piece.high):
-        for v in range(piece.left, piece.right):
-            unit = v * width
-            state = load_states(cell, step.prev + (q * step.row + unit), step.size)
-            terms = sum_terms(cell, unit, _gates_at(cell, z, q, v), state)
-            store_many(reduction.terms + (q * blocks + v) * R * width, width, terms)
-
-
-@device
-def add_terms(cell, rows, H, reduction):
-    """The sums of some rows: over the units in the order of `reduce`, whoever computed their terms."""
-    width = lanes(reduction.terms)
-    blocks, R = padded(H, width) // width, sums(cell)
-    for q in range(rows):
-        for s in range(R):
-            for part in range(PARTS):
-                total = zeros(reduction.terms)
-                for v in range(part, blocks, PARTS):
-                    term = load_first(reduction.terms + ((q * blocks + v) * R + s) * width, H - v * width)
-                    total = total + term
-                store(reduction.partial + part * width, total)
-            set_element(reduction.totals + (q * R + s), add_up(reduction.partial))
 
 
 @device

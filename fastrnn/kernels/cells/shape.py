@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from numba.extending import overload
 
 from fastrnn.kernels.cells import TRAITS, X_APART_H, X_H, X_MESSAGE, Projected, Traits, X, traits
-from fastrnn.kernels.pointers import load, load_many, load_many_first, load_spread
+from fastrnn.kernels.jit import device
+from fastrnn.kernels.pointers import lanes, load, load_many, load_many_first, load_spread
 
 
 def _traits(cell):
@@ -215,6 +216,14 @@ def _load_gates(cell, p, width, aside):
         return load_many(p, width, together) + x_parts + alone + h_parts
 
     return implementation
+
+
+@device
+def gates_at(cell, z, q, v):
+    """z without the sums of row q and block v; z: a Z."""
+    width, row = lanes(z.data), z.data + q * z.row
+    aside = row + (z.aside + (v - z.left) * apart(cell)) * width
+    return load_gates(cell, row + (v - z.left) * gates(cell) * width, width, aside)
 
 
 def load_columns(cell, p, stride, valid):
