@@ -1,4 +1,4 @@
-"""The gradients of a layer's weights: sums over all rows of its pre-activations' gradients, in the order of the steps."""
+"""The gradients of a layer's weights: sums over all rows, in the order of the steps."""
 
 from typing import NamedTuple
 
