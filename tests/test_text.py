@@ -39,7 +39,7 @@ def test_a_byte_order_mark_is_dropped_once(tmp_path):
 def test_gzip_is_known_by_its_bytes_not_its_name(tmp_path):
     assert read_text(write(tmp_path, gzip.compress(AWKWARD.encode()), "book.txt")) == AWKWARD
     assert read_text(write(tmp_path, AWKWARD.encode(), "book.gz")) == AWKWARD
-    assert read_text(write(tmp_path, gzip.compress(b"ab", mtime=0) + gzip.compress(b"cd"))) == "abcd"
+    assert read_text(write(tmp_path, gzip.compress(b"ab") + gzip.compress(b"cd"))) == "abcd"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_file_without_an_end_is_read_no_further():
     assert str(caught.value) == "/dev/zero: expected at most 2097152 bytes of text, got more"
 
 
-@pytest.mark.parametrize("data", [AWKWARD.encode(), gzip.compress(AWKWARD.encode())], ids=["plain", "gzip"])
+@pytest.mark.parametrize("data", [AWKWARD.encode(), gzip.compress(AWKWARD.encode(), mtime=0)], ids=["plain", "gzip"])
 def test_a_pipe_is_read_to_its_end(tmp_path, data):
     path = tmp_path / "pipe"
     os.mkfifo(path)
@@ -116,7 +116,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path, data):
     writer.join()
 
 
-@pytest.mark.parametrize("data", [AWKWARD.encode(), gzip.compress(AWKWARD.encode())], ids=["plain", "gzip"])
+@pytest.mark.parametrize("data", [AWKWARD.encode(), gzip.compress(AWKWARD.encode(), mtime=0)], ids=["plain", "gzip"])
 def test_standard_input(monkeypatch, data):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert read_text("-") == AWKWARD
