@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from proofs import LAYERS, IndRNN, kind_of, reference
+from proofs import LAYERS, kind_of, reference
 
 from fastrnn import gradcheck, kinds, threads
 
@@ -142,7 +142,7 @@ def test_the_gradient_check_finds_them_right(tag):
     )
     report.raise_if_wrong()
     gates = {row.block for row in report.rows if row.input == "weight_ih_l0"}
-    assert gates == ({""} if tag is IndRNN else {f"gate {name}" for name in kinds.KINDS[tag].gates})
+    assert gates == {f"gate {name}" for name in kinds.KINDS[tag].gates}
     assert {row.output for row in report.rows} >= {f"{name}_n" for name in kinds.KINDS[tag].states}
 
 
