@@ -129,9 +129,7 @@ class Encoder:
         self.rnn = layers(
             cell, width, hidden_size, num_layers, dropout, bidirectional=bidirectional, dtype=dtype, seed=seeds[1]
         )
-        self.embedding: Embedding | None = None
-        if self.num_tokens and E:
-            self.embedding = Embedding(self.num_tokens, E, dtype=dtype, seed=seeds[0])
+        self.embedding = Embedding(self.num_tokens, E, dtype=dtype, seed=seeds[0]) if self.num_tokens and E else None
         self.config: Options = {
             "input_size": self.input_size,
             "num_tokens": self.num_tokens,
