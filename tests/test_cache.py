@@ -124,7 +124,8 @@ def test_any_damage_is_found(tmp_path, monkeypatch):
     folder.mkdir(mode=0o755)
     monkeypatch.setattr(cache, "folder", lambda: cache.Folder(folder, ""))
     gather = jit.Kernel(embedding.gather.compiled.py_func)
-    gather(1, np.ones(4, "f"), 2, np.array([0]), 2, np.empty(2, "f"), 2, 1)
+    out = np.empty(2, "f")
+    gather(source=np.ones(4, "f"), source_row=2, index=np.array([0]), D=2, out=out, out_row=2, threads=1)
     dispatcher = gather.compiled
     (signature,), own = dispatcher.overloads, dispatcher._cache
     path, _ = own._place(signature, dispatcher.targetctx.codegen())

@@ -164,9 +164,9 @@ def print_digests():
 
     launches, call = set(), Kernel.__call__
 
-    def record(self, count, *arguments):
-        launches.add(count)
-        call(self, count, *arguments)
+    def record(self, *prepared, **arguments):
+        launches.add(arguments["threads"])
+        call(self, *prepared, **arguments)
 
     Kernel.__call__ = record
     for name, work in WORK.items():
