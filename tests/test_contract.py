@@ -97,6 +97,7 @@ def test_same_bits_for_any_cut_and_any_neighbours(tag, plan, monkeypatch):
         np.testing.assert_array_equal(alone[name], expected[name][:, 1:2], err_msg=name)
 
 
+@pytest.mark.exhaustive  # a compilation more for each cell; the engine's float32 is tested with the package's own
 @every_cell
 def test_float32_is_close(tag):
     layer, *arrays = drawn(tag)

@@ -47,7 +47,7 @@ def test_no_kernel_calls_libm(kernel, dtype):
 @pytest.mark.parametrize("kernel", ["recurrent_forward", "recurrent_backward"])
 def test_time_loops_and_products_are_vectors_only(kernel, dtype):
     functions = functions_of(kernel, dtype)
-    parts = {"recurrent_forward": {"forward_rows"}, "recurrent_backward": {"backward_rows", "product"}}
+    parts = {"recurrent_forward": {"forward_rows"}, "recurrent_backward": {"backward_rows", "_multiply_shard"}}
     assert parts[kernel] | {"tile_block"} <= {function.name for function in functions}
     assert any("_tile_" in symbol for function in functions for symbol in function.external)
     for function in functions:
