@@ -89,21 +89,28 @@ def clip_steps(clip_step: float | None) -> Iterator[None]:
         _limit.reset(token)
 
 
-def limit() -> float:
-    """What `clip_steps` asks for here, inf for nothing."""
-    return _limit.get()
+class Asked(NamedTuple):
+    """What the blocks around a pullback ask of it."""
+
+    limit: float  # of every element of dL/dh_t, inf for none
+    flows: list[Flow] | None  # where to note dL/dh_t
+
+    def place(
+        self, layer: Any, index: int, reverse: bool, lengths: np.ndarray, width: int, dtype: np.dtype
+    ) -> np.ndarray | None:
+        """Where to write dL/dh_t (N, width), rows step after step; None if nobody wants it.
+
+        lengths : (B,) steps of each sequence, descending
+        """
+        if self.flows is None:
+            return None
+        T = int(lengths.max(initial=0))
+        count = np.count_nonzero(np.arange(T)[:, None] < lengths, axis=1)
+        t = np.repeat(np.arange(T), count)
+        self.flows.append(Flow(layer, index, reverse, t, aligned_empty((len(t), width), dtype)))
+        return self.flows[-1].d_h
 
 
-def place(layer: Any, index: int, reverse: bool, lengths: np.ndarray, width: int, dtype: np.dtype) -> np.ndarray | None:
-    """Where a pullback is to write dL/dh_t (N, width), rows step after step; None outside of `gradient_flow`.
-
-    lengths : (B,) steps of each sequence, descending
-    """
-    flows = _flows.get()
-    if flows is None:
-        return None
-    T = int(lengths.max(initial=0))
-    count = np.count_nonzero(np.arange(T)[:, None] < lengths, axis=1)
-    t = np.repeat(np.arange(T), count)
-    flows.append(Flow(layer, index, reverse, t, aligned_empty((len(t), width), dtype)))
-    return flows[-1].d_h
+def asked() -> Asked:
+    """What the caller's blocks ask for: read where a pullback is called, and handed down from there."""
+    return Asked(_limit.get(), _flows.get())

@@ -8,8 +8,10 @@ from cases import DTYPES, LINEAR_CROSS_ENTROPY, RECURRENT, SOURCES, recurrent, s
 from cells import CELLS
 from numerics import assert_close, relative_error
 
-from fastrnn import functional
-from fastrnn.functional import Weights
+from fastrnn import functional, ragged
+from fastrnn.functional import Weights, recurrence, weights
+from fastrnn.kernels import recurrent as kernels
+from fastrnn.kernels import step
 
 T, B, I, H, V = 7, 5, 9, 19, 11
 OPTIONS = [{}, {"lengths": (7, 7, 4, 2, 0), "reverse": True}]
@@ -145,3 +147,13 @@ def test_logits_never_exist_as_a_whole():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 0.5 * N * V * 4
+
+
+def test_arguments_that_are_made_once_are_named_as_the_kernels_name_them():
+    """They are spread by their places."""
+    prepared = [weights.Arguments, ragged.Rows, recurrence._Places, recurrence._Read]
+    names = tuple([name for group in prepared for name in group._fields])
+    assert kernels.recurrent_forward.names[: len(names)] == names
+    names += recurrence._Gradients._fields
+    assert kernels.recurrent_backward.names[: len(names)] == names
+    assert step.pack_step.names[: len(weights.Arguments._fields)] == weights.Arguments._fields

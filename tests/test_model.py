@@ -77,15 +77,15 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_placed():
 def test_the_place_is_where_the_gradient_was_lost(monkeypatch):
     """A gradient of h_t that is infinite at one step of one layer, planted in what the flow shows."""
     model = build("classifier last", cell="gru", num_layers=2)
-    batch, original = data_of(model), flow.place
+    batch, original = data_of(model), flow.Asked.place
 
-    def planted(layer, index, *rest):
-        d_h = original(layer, index, *rest)
+    def planted(asked, layer, index, *rest):
+        d_h = original(asked, layer, index, *rest)
         lost.append((index, d_h))
         return d_h
 
     lost = []
-    monkeypatch.setattr(flow, "place", planted)
+    monkeypatch.setattr(flow.Asked, "place", planted)
     assert flow.first_bad(lambda: model.loss_and_gradients(batch)) == ""
     assert [index for index, d_h in lost if d_h is not None] == [1, 0]
     monkeypatch.setattr(flow.Flow, "first_bad", property(lambda self: 3 if self.index == 0 else None))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, ragged
+from fastrnn import checks, flow, ragged
 from fastrnn.kinds import Kind
 from fastrnn.layers.stack import Stack
 from fastrnn.parameters import Parameters
@@ -72,7 +72,7 @@ class Cell(Stack):
         def pullback(d_state=None, grads=None):
             d_final = self._taken("d_state", self._cotangent_names, d_state, shape[:-1])
             grads = self.parameters.gradients(grads)
-            dx, d_initial = backward(None, d_final, grads)
+            dx, d_initial = backward(None, d_final, grads, flow.asked())
             return dx.reshape(shape), self._given(d_initial, shape[:-1]), grads
 
         return state, pullback

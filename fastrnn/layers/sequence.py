@@ -6,7 +6,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from fastrnn import checks
+from fastrnn import checks, flow
 from fastrnn.kinds import Kind
 from fastrnn.layers.batch import X, taken
 from fastrnn.layers.stack import Stack
@@ -144,7 +144,7 @@ class Recurrent(Stack):
                 dy = batch.take("dy", dy, self.dtype, y.shape[1])
             d_final = self._taken("d_state", self._cotangent_names, d_state, batch)
             grads = self.parameters.gradients(grads)
-            dx, d_initial = backward(dy, d_final, grads)
+            dx, d_initial = backward(dy, d_final, grads, flow.asked())
             return batch.put(dx), self._given(batch, d_initial), grads
 
         return self._output(batch, y, final, activations, return_cells), pullback

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, flow, functional, kinds
+from fastrnn import checks, functional, kinds
 from fastrnn.functional import Weights
 from fastrnn.kernels.cells import TRAITS
 from fastrnn.kinds import Kind
@@ -122,8 +122,9 @@ class Stack(Layer):
         training : with dropout between layers
         keep : what the pullback and the activations want
 
-        Returns y (N, D*P), the final states, pullback(dy or None, d_final, grads, d_table=None) -> dx, d_initial that
-        fills grads, and a function that gives h and the activations (N, width) of each layer and direction.
+        Returns y (N, D*P), the final states, pullback(dy or None, d_final, grads, asked, d_table=None) -> dx, d_initial
+        that fills grads and does what flow.Asked says, and a function that gives h and the activations (N, width) of
+        each layer and direction.
         """
         D, own, y = len(self._directions), self._bind()[2], x
         layers: list[Any] = []
@@ -142,14 +143,14 @@ class Stack(Layer):
             if keep:
                 layers.append(run)
 
-        def pullback(dy, d_final, grads, d_table=None):
-            gradients, limit = self._weights(grads), flow.limit()
+        def pullback(dy, d_final, grads, asked, d_table=None):
+            gradients = self._weights(grads)
             d_initial: list[States] = []
             for k, (back, _) in reversed(list(enumerate(layers))):
                 places = range(k * D, k * D + D)
                 d_ends = [tuple([s[i] for s in d_final]) for i in places]
-                d_hs = [flow.place(self, k, d == 1, steps[d].lengths, self._widths[0], self.dtype) for d in range(D)]
-                dy, d_starts = back(dy, d_ends, gradients[k * D : k * D + D], None if k else d_table, limit, d_hs)
+                d_hs = [asked.place(self, k, d == 1, steps[d].lengths, self._widths[0], self.dtype) for d in range(D)]
+                dy, d_starts = back(dy, d_ends, gradients[k * D : k * D + D], None if k else d_table, asked.limit, d_hs)
                 if k and training:
                     dy = undrops[k - 1](dy)
                 d_initial = d_starts + d_initial

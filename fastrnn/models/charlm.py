@@ -169,7 +169,7 @@ class CharLM(Network):
             dropped, p["weight"], p["bias"], targets.reshape(-1), (g["weight"], g["bias"]), scale
         )
         d_table = groups["embedding"]["weight"] if self.embedding else None
-        backward(undrop(dy), [np.zeros_like(s) for s in states], groups["rnn"], d_table)
+        backward(undrop(dy), [np.zeros_like(s) for s in states], groups["rnn"], flow.asked(), d_table)
         return loss, self.rnn.state_of(states), grads
 
     def train_step(

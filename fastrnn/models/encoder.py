@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from fastrnn import checks, functional
+from fastrnn import checks, flow, functional
 from fastrnn.kinds import named
 from fastrnn.layers import Embedding
 from fastrnn.layers.batch import Ragged
@@ -196,7 +196,7 @@ class Encoder:
         def backward(dy, d_final, groups):
             d_table = groups[prefix + "embedding"]["weight"] if table is not None else None
             d_final = [np.zeros_like(s) for s in states] if d_final is None else d_final
-            dx, d_initial = pullback(dy, d_final, groups[prefix + "rnn"], d_table)
+            dx, d_initial = pullback(dy, d_final, groups[prefix + "rnn"], flow.asked(), d_table)
             if unembed is not None:
                 unembed(dx, groups[prefix + "embedding"]["weight"])
             return [batch.put_state(s) for s in d_initial]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, functional
+from fastrnn import checks, flow, functional
 from fastrnn.layers import Embedding, Linear
 from fastrnn.layers.batch import packed as batch_of
 from fastrnn.models import decoding
@@ -146,7 +146,7 @@ class SequenceGenerator(Model):
         def backward(dy, groups):
             d_weight = groups["embedding"]["weight"]
             zeros = [np.zeros_like(s) for s in states]
-            dx, d_states = pullback(dy, zeros, groups["rnn"], None if unembed else d_weight)
+            dx, d_states = pullback(dy, zeros, groups["rnn"], flow.asked(), None if unembed else d_weight)
             if unembed:
                 unembed(np.ascontiguousarray(dx[:, : weight.shape[1]]), d_weight)
             return [batch.put_state(s) for s in d_states]

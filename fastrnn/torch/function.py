@@ -140,15 +140,16 @@ class RecurrentLayer(torch.autograd.Function):
         d_weights = [
             np.empty(shape, dtype) if need else None for shape, need in zip(layer.shapes, need_weights, strict=True)
         ]
+        asked = flow.asked()
         d_hs = [
-            flow.place(layer.module, layer.index, d == 1, s.lengths, ends[0][1], dtype)
+            asked.place(layer.module, layer.index, d == 1, s.lengths, ends[0][1], dtype)
             for d, s in enumerate(layer.steps)
         ]
         d_ends = [[np.zeros(shape, dtype)] * D if d is None else d for shape, d in zip(ends, d_final, strict=True)]
         with threads.at_most(torch.get_num_threads()):
             dx, d_initial = pullback(
                 dy, [*zip(*d_ends, strict=True)], layer.by_direction(d_weights),
-                limit=flow.limit(), d_hs=d_hs, need_dx=need_dx,
+                limit=asked.limit, d_hs=d_hs, need_dx=need_dx,
             )  # fmt: skip
         d_states = zip(zip(*d_initial, strict=True), need_states, strict=False)  # no states, no gradients of them
         return (
