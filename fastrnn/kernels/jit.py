@@ -143,7 +143,7 @@ class _Layer:
 
     @property
     def restricted(self):
-        """Whether regions of several parts need a `turn`."""
+        """Whether regions of several shards need a `turn`."""
         return self.exclusive or self.forked
 
     @contextmanager

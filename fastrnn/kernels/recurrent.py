@@ -129,8 +129,8 @@ def recurrent_forward(
         for i in range(0, vectors * width, width):  # the table's rows began from the bias
             store(packed.bias + i, zeros(packed.bias))
     inputs, order = Inputs(pointer(x), tokens, panels), Order(first, count, bounds, cut)
-    weights, parts = PackedWeights(packed.hh, packed.message, packed.bias), kept_room(many, sizes, N, keeping, width)
-    parts = carve(pointer(kept), parts)
+    weights = PackedWeights(packed.hh, packed.message, packed.bias)
+    parts = carve(pointer(kept), kept_room(many, sizes, N, keeping, width))
     to = Kept(pointer(y), own.y_row, parts.messages, parts.history, parts.saved, parts.sums)
     sequence_forward(
         cell, sizes, order, inputs, weights, pointer(initial), pointer(final), to, keeping, room.rest
