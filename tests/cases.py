@@ -4,7 +4,7 @@
 return named arrays, gradients included. `check` compares the two.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -162,6 +162,15 @@ def reference_recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, 
         for name, rows in zip(kept, (*step.saved, *step.state[1:]), strict=True):
             result[name][step.t, step.rows] = rows
     return result | _named(cell, final, d_initial, gradients, d_table)
+
+
+def by_name(names: Iterable[str]) -> Any:
+    """A test of each case; those with a trait that another case has, too, in the exhaustive run only."""
+    import pytest
+
+    rare = {"lstm_projected", "lstm_peepholes"}  # lstm_all has both
+    marked = [pytest.param(name, marks=pytest.mark.exhaustive) if rare & {*name.split()} else name for name in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 def _recurrent_case(cell, source):

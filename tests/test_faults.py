@@ -28,7 +28,7 @@ class Fault(NamedTuple):
 LAYER = "test_sequence.py::test_values_and_gradients[(17, 7, 33, 31)-recurrent {} {}-float32]"
 TANH, RELU, TOKENS = LAYER.format("tanh", "x"), LAYER.format("relu", "x"), LAYER.format("tanh", "tokens")
 TABLE, LSTM, GRU = LAYER.format("tanh", "table"), LAYER.format("lstm", "x"), LAYER.format("gru", "x")
-PEEPHOLES, BEFORE = LAYER.format("lstm_peepholes", "x"), LAYER.format("gru_reset_before", "x")
+PEEPHOLES, BEFORE = LAYER.format("lstm_all", "x"), LAYER.format("gru_reset_before", "x")
 RAGGED = "test_sequence.py::test_directions_and_lengths[(4, 3, 3, 2)-{}-recurrent tanh x-float32]"
 TREES = "test_recursive.py::test_values_and_gradients[3-15-20-{}-{}-float64]"
 DELAYS = "test_time_delay.py::test_values_and_gradients[(6, 5, 16, 17, 5)-float32]"
@@ -167,7 +167,7 @@ FAULTS = {
     ),
     "sequence: units beyond the projection left out": Fault(
         "kernels/sequence.py", "blocks, h_blocks = padded(sizes.H, width)", "blocks, h_blocks = padded(sizes.P, width)",
-        LAYER.replace("float32", "float64").format("lstm_projected", "x"),
+        LAYER.replace("float32", "float64").format("lstm_all", "x"),
     ),
     "packed: no bias": Fault(
         "kernels/packed.py", "total if own_hidden else total + other", "total * 0", RELU

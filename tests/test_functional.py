@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cases import DTYPES, LINEAR_CROSS_ENTROPY, RECURRENT, SOURCES, recurrent, steps_of, take
+from cases import DTYPES, LINEAR_CROSS_ENTROPY, RECURRENT, SOURCES, by_name, recurrent, steps_of, take
 from cells import CELLS
 from numerics import assert_close, relative_error
 
@@ -71,7 +71,7 @@ def test_no_biases_are_zeros(cell, dtype):
     assert_same_but(recurrent(CELLS[cell], **inputs | {"b_ih": None, "b_hh": None}), expected)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@by_name(RECURRENT)
 def test_rows_of_tokens_that_never_occur_get_no_gradient(name):
     inputs = draw(name)
     if inputs["x"].dtype.kind == "f":

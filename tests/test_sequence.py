@@ -4,7 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from cases import DTYPES, RECURRENT, check, recurrent, reference_recurrent, steps_of, take, wide
+from cases import DTYPES, RECURRENT, by_name, check, recurrent, reference_recurrent, steps_of, take, wide
 from cells import CELLS
 from numerics import relative_error
 
@@ -29,7 +29,7 @@ STATES = {form + state for cell in CELLS.values() for state in cell.kind.states 
 
 by_dtype = pytest.mark.parametrize("dtype", DTYPES)
 by_cell = pytest.mark.parametrize("cell", CELLS)
-by_case = pytest.mark.parametrize("name", RECURRENT)
+by_case = by_name(RECURRENT)
 by_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
 
 
