@@ -166,7 +166,7 @@ FAULTS = {
         "kernels/sequence.py", "order.count[t + 1]", "order.count[t]", RAGGED
     ),
     "sequence: units beyond the projection left out": Fault(
-        "kernels/sequence.py", "blocks, h_blocks = padded(sizes.H, width)", "blocks, h_blocks = padded(sizes.P, width)",
+        "kernels/sequence.py", "    blocks = padded(sizes.H, width)", "    blocks = padded(sizes.P, width)",
         LAYER.replace("float32", "float64").format("lstm_all", "x"),
     ),
     "packed: no bias": Fault(
@@ -198,8 +198,8 @@ FAULTS = {
         NORM.format("dense"),
     ),
     "sequence: terms of other rows": Fault(
-        "kernels/sequence.py", "product, reduction = through_time, own_reduction(cell, shard, begin",
-        "product, reduction = through_time, own_reduction(cell, shard, own.low", NORM.format("ragged"),
+        "kernels/sequence.py", "reduction = own_reduction(cell, shard, begin, sizes, order.cut, room.sums)\n            if",
+        "reduction = own_reduction(cell, shard, own.low, sizes, order.cut, room.sums)\n            if", NORM.format("ragged"),
     ),
     "gradients: what is noted, a vector too far": Fault(
         "kernels/gradients.py", "(A - noted(cell)) * width), width)", "(A - noted(cell) - 1) * width), width)",

@@ -43,8 +43,12 @@ def weights_room(counts, sizes, width):
 @device
 def _weights_shard(shard, shards, cell, sizes, order, kept, dz, room):
     """Sums over all rows, in the order of the steps, for the units of one shard."""
-    (B, _, H, P), width = sizes, lanes(dz)
-    C, S, A, full = columns(cell), states(cell), saved(cell), padded(H, width)
+    B, _, H, P = sizes
+    width = lanes(dz)
+    C = columns(cell)
+    S = states(cell)
+    A = saved(cell)
+    full = padded(H, width)
     blocks = full // width
     for unit in range(split(blocks, shards, shard) * width, split(blocks, shards, shard + 1) * width, width):
         for t in range(order.count.size):
@@ -57,7 +61,8 @@ def _weights_shard(shard, shards, cell, sizes, order, kept, dz, room):
                 )
                 if t > 0:
                     before = order.first[t - 1] + row
-                    prev, prev_size = kept.history + (before * (S - 1) * full + unit), full
+                    prev = kept.history + (before * (S - 1) * full + unit)
+                    prev_size = full
                     h_prev = kept.y + before * kept.y_row
                 d_columns = load_columns(cell, dz + (n * C * H + unit), H, H - unit)
                 h = load_first(kept.y + (n * kept.y_row + unit), P - unit)
@@ -74,8 +79,10 @@ def weights_gradients(cell, sizes, order, kept, initial, dz, d_per_unit, work, t
     """The gradients (W, H) of the per-unit weights; none if d_per_unit is empty."""
     if d_per_unit.size == 0:
         return
-    (B, _, H, P), width = sizes, lanes(dz)
-    full, W = padded(H, width), d_per_unit.size // H
+    B, _, H, P = sizes
+    width = lanes(dz)
+    full = padded(H, width)
+    W = d_per_unit.size // H
     room = carve(work, weights_room(counts(cell), sizes, width))
     for i in range(0, W * full, width):
         store(room.total + i, zeros(dz))
@@ -88,19 +95,25 @@ def weights_gradients(cell, sizes, order, kept, initial, dz, d_per_unit, work, t
 @device
 def recurrent_products(cell, sizes, dz, h_prev, N, dW_hh, zero, work, threads):
     """The gradients of the rows of W_hh whose gates h_{t-1} feeds. h_prev: Rows (N, P)."""
-    (_, _, H, P), K, together = sizes, columns(cell) * sizes.H, (hidden(cell) - apart(cell)) * sizes.H
-    h, none = by_rows(h_prev.data, h_prev.row), repeated(zero)
-    left, target = transposed(by_rows(dz, K)), Rows(dW_hh, P)
+    _, _, H, P = sizes
+    K = columns(cell) * sizes.H
+    together = (hidden(cell) - apart(cell)) * sizes.H
+    h = by_rows(h_prev.data, h_prev.row)
+    none = repeated(zero)
+    left = transposed(by_rows(dz, K))
+    target = Rows(dW_hh, P)
     multiply(left, h, none, target, Shape(together, P, N), work, threads)
     if apart(cell):
-        left, target = transposed(by_rows(dz + gates(cell) * H, K)), Rows(dW_hh + together * P, P)
+        left = transposed(by_rows(dz + gates(cell) * H, K))
+        target = Rows(dW_hh + together * P, P)
         multiply(left, h, none, target, Shape(apart(cell) * H, P, N), work, threads)
 
 
 @device
 def bias_gradients(cell, sizes, d_bias, d_b_ih, d_b_hh):
     """From the sums of dz over all rows."""
-    H, first = sizes.H, (hidden(cell) - apart(cell)) * sizes.H
+    H = sizes.H
+    first = (hidden(cell) - apart(cell)) * sizes.H
     for k in range(d_b_ih.size):
         d_b_ih[k] = element(d_bias + k)
     for k in range(d_b_hh.size):
@@ -111,8 +124,11 @@ def bias_gradients(cell, sizes, d_bias, d_b_ih, d_b_hh):
 @device
 def token_gradients(cell, sizes, V, W_ih, dW_ih, table, d_table, room, threads):
     """The gradients of W_ih and of a table from the sums of dz over each token."""
-    I, K, GH = sizes.I, columns(cell) * sizes.H, gates(cell) * sizes.H
-    d_rows, none = by_rows(room.d_rows, K), repeated(room.zero)
+    I = sizes.I
+    K = columns(cell) * sizes.H
+    GH = gates(cell) * sizes.H
+    d_rows = by_rows(room.d_rows, K)
+    none = repeated(room.zero)
     if table.size == 0:
         for k in range(GH):
             for v in range(V):

@@ -74,10 +74,13 @@ def project(inputs, order, chunk, I, bias, z, work):
     inputs: Inputs; z: Rows; work: input_size(...) elements. The rows of a chunk are gathered first, so that few rows a
     step still share one reading of the weights.
     """
-    width, steps = lanes(z.data), chunk.end - chunk.begin
-    columns, start = (chunk.right - chunk.left) * width, repeated(bias + chunk.left * width)
+    width = lanes(z.data)
+    steps = chunk.end - chunk.begin
+    columns = (chunk.right - chunk.left) * width
+    start = repeated(bias + chunk.left * width)
     panels = Panels(inputs.panels.data + chunk.left * inputs.panels.size, inputs.panels.size)
-    row, total = I + width, 0
+    row = I + width
+    total = 0
     for t in range(chunk.begin, chunk.end):
         rows = max(0, min(chunk.high, order.count[t]) - chunk.low)
         first = order.first[t] + chunk.low

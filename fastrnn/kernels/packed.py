@@ -23,7 +23,8 @@ class PackedRoom(NamedTuple):
 @layout
 def packed_room(counts, sizes, V, width):
     """The memory of packed weights; V: rows of a table, or 0."""
-    (_, I, H, P), blocks = sizes, padded(sizes.H, width) // width
+    _, I, H, P = sizes
+    blocks = padded(sizes.H, width) // width
     return PackedRoom(
         ih=counts.G * blocks * panel_size(I, width),
         hh=counts.F * blocks * panel_size(P, width),
@@ -37,7 +38,8 @@ def packed_room(counts, sizes, V, width):
 def _pack_bias(cell, b_ih, b_hh, H, bias):
     """Both biases of each gate, added; of gates whose hidden part is kept apart, that part's behind all others."""
     width, G, Q = lanes(bias), gates(cell), apart(cell)
-    full, together = padded(H, width), hidden(cell) - Q
+    full = padded(H, width)
+    together = hidden(cell) - Q
     for g in range(G):
         own_hidden = together <= g < hidden(cell)
         for u in range(0, full, width):

@@ -63,7 +63,8 @@ class KeptRoom(NamedTuple):
 @layout
 def kept_room(counts, sizes, N, keeping, width):
     """The memory of what is kept; without `keeping` what the stages of one step hand on."""
-    full, rows = padded(sizes.H, width), N if keeping else 0
+    full = padded(sizes.H, width)
+    rows = N if keeping else 0
     return KeptRoom(
         messages=counts.outputs * rows * sizes.H,
         history=rows * (counts.S - 1) * full,
@@ -111,9 +112,14 @@ def recurrent_forward(
     Cost: as `sequence_forward`, and 2*V*G*H*I flop for a table. Reference twin:
     fastrnn.reference.sequence.sequence_forward.
     """
-    width, own = lanes(pointer(y)), call[0]
-    sizes, cut = Sizes(own.B, own.I, own.H, own.P), Cut(bounds.size - 1, own.unit_shards, own.most_rows)
-    N, V, keeping, many = own.N, own.V, own.keeping > 0, counts(cell)
+    width = lanes(pointer(y))
+    own = call[0]
+    sizes = Sizes(own.B, own.I, own.H, own.P)
+    cut = Cut(bounds.size - 1, own.unit_shards, own.most_rows)
+    N = own.N
+    V = own.V
+    keeping = own.keeping > 0
+    many = counts(cell)
     room = carve(pointer(work), layer_forward_room(many, sizes, cut, V, width))
     packed = carve(room.packed, packed_room(many, sizes, V, width))
     pack_layer(cell, sizes, layer_weights(cell, sizes, W_ih, W_hh, W_hr, b_ih, b_hh), packed, threads)
@@ -128,7 +134,8 @@ def recurrent_forward(
         panels = projected_table
         for i in range(0, vectors * width, width):  # the table's rows began from the bias
             store(packed.bias + i, zeros(packed.bias))
-    inputs, order = Inputs(pointer(x), tokens, panels), Order(first, count, bounds, cut)
+    inputs = Inputs(pointer(x), tokens, panels)
+    order = Order(first, count, bounds, cut)
     weights = PackedWeights(packed.hh, packed.message, packed.bias)
     parts = carve(pointer(kept), kept_room(many, sizes, N, keeping, width))
     to = Kept(pointer(y), own.y_row, parts.messages, parts.history, parts.saved, parts.sums)
@@ -151,7 +158,8 @@ class BackwardRoom(NamedTuple):
 @layout
 def layer_backward_room(counts, sizes, cut, N, V, width, threads):
     """The workspace of `recurrent_backward`; V: rows of a table, or of one-hot tokens, or 0."""
-    (_, I, H, P), GH = sizes, counts.G * sizes.H
+    _, I, H, P = sizes
+    GH = counts.G * sizes.H
     rest = max(
         room_size(backward_room(counts, sizes, cut, width), width),
         room_size(weights_room(counts, sizes, width), width),
@@ -194,10 +202,15 @@ def recurrent_backward(
 
     Cost: 2*N*H*(2*G*I + 2*F*P) flop, without I's share with tokens. Reference twin: fastrnn.reference.sequence.
     """
-    width, own, many = lanes(pointer(y)), call[0], counts(cell)
-    sizes, cut = Sizes(own.B, own.I, own.H, own.P), Cut(bounds.size - 1, own.unit_shards, own.most_rows)
+    width = lanes(pointer(y))
+    own = call[0]
+    many = counts(cell)
+    sizes = Sizes(own.B, own.I, own.H, own.P)
+    cut = Cut(bounds.size - 1, own.unit_shards, own.most_rows)
     N, I, H, P, V = own.N, own.I, own.H, own.P, own.V
-    K, GH, order = columns(cell) * H, gates(cell) * H, Order(first, count, bounds, cut)
+    K = columns(cell) * H
+    GH = gates(cell) * H
+    order = Order(first, count, bounds, cut)
     room = carve(pointer(work), layer_backward_room(many, sizes, cut, N, V, width, threads))
     for i in range(0, max(I, H), width):
         store_first(room.zero + i, zeros(room.zero), max(I, H) - i)
@@ -213,15 +226,19 @@ def recurrent_backward(
         cell, weights_gradients,
         (sizes, order, from_forward, pointer(initial), room.dz, d_per_unit, room.rest, threads),
     )  # fmt: skip
-    none, dz = repeated(room.zero), by_rows(room.dz, K)
+    none = repeated(room.zero)
+    dz = by_rows(room.dz, K)
     if dW_hh.size:
         h_prev = Rows(pointer(h), own.h_row)
         recurrent_products(cell, sizes, room.dz, h_prev, N, pointer(dW_hh), room.zero, room.rest, threads)
-    d_message, wanted = pointer(dW_hh) + hidden(cell) * H * P, dW_hh.size > 0
+    d_message = pointer(dW_hh) + hidden(cell) * H * P
+    wanted = dW_hh.size > 0
     if projected(cell):
-        d_message, wanted = pointer(dW_hr), dW_hr.size > 0
+        d_message = pointer(dW_hr)
+        wanted = dW_hr.size > 0
     if outputs(cell) and wanted:
-        left, right = transposed(by_rows(room.dz_message, P)), by_rows(parts.messages, H)
+        left = transposed(by_rows(room.dz_message, P))
+        right = by_rows(parts.messages, H)
         multiply(left, right, none, Rows(d_message, H), Shape(P, H, N), room.rest, threads)
     if d_b_ih.size + d_b_hh.size:
         column_sums(room.dz, N, K, room.d_bias, False, threads)

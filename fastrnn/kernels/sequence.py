@@ -76,8 +76,10 @@ class Owned(NamedTuple):
 @device
 def _owned(shard, order, sizes, width):
     count = order.cut.unit_shards
-    row, unit = shard // count, shard % count
-    blocks, h_blocks = padded(sizes.H, width) // width, padded(sizes.P, width) // width
+    row = shard // count
+    unit = shard % count
+    blocks = padded(sizes.H, width) // width
+    h_blocks = padded(sizes.P, width) // width
     left, right = split(blocks, count, unit), split(blocks, count, unit + 1)
     h_left, h_right = split(h_blocks, count, unit), split(h_blocks, count, unit + 1)
     return Owned(order.bounds[row], order.bounds[row + 1], left, right, h_left, h_right)
@@ -101,7 +103,8 @@ class ForwardRoom(NamedTuple):
 @layout
 def forward_room(counts, sizes, cut, width):
     """The workspace of `sequence_forward`."""
-    (B, I, H, _), shards = sizes, shards_of(cut)
+    B, I, H, _ = sizes
+    shards = shards_of(cut)
     return ForwardRoom(
         states=(2 * counts.S + 1) * B * row_stride(H, width),
         z=shards * chunk_rows(cut.most_rows) * shard_vectors(counts.C, H, cut.unit_shards, width) * width,
@@ -121,10 +124,13 @@ def _copy_states(target, row, source, sizes, S):
 @device
 def _forward_shard(shard, cell, sizes, order, inputs, weights, kept, keeping, room, phases):
     """Some stages of all steps, of one shard."""
-    (B, I, H, _), width = sizes, lanes(room.z)
+    B, I, H, _ = sizes
+    width = lanes(room.z)
     G, S, A, cut = gates(cell), states(cell), saved(cell), order.cut
-    full, row = padded(H, width), row_stride(H, width)
-    own, size = _owned(shard, order, sizes, width), B * row
+    full = padded(H, width)
+    row = row_stride(H, width)
+    own = _owned(shard, order, sizes, width)
+    size = B * row
     z_row = shard_vectors(columns(cell), H, cut.unit_shards, width) * width
     most = chunk_rows(cut.most_rows)
     first_z = room.z + shard * most * z_row
@@ -133,12 +139,14 @@ def _forward_shard(shard, cell, sizes, order, inputs, weights, kept, keeping, ro
     begin = phases.begin
     end = chunk_end(order.count, begin, cut.most_rows, most)
     for phase in range(phases.start, phases.stop):
-        t, stage = phase // stages(cell), phase % stages(cell)
+        t = phase // stages(cell)
+        stage = phase % stages(cell)
         rows = min(own.last, order.count[t]) - own.low
         if rows <= 0:
             break
         if t == end:
-            begin, end = t, chunk_end(order.count, t, cut.most_rows, most)
+            begin = t
+            end = chunk_end(order.count, t, cut.most_rows, most)
         if t == begin and stage == 0:
             chunk = Chunk(begin, end, own.low, own.last, own.left * G, own.right * G)
             project(inputs, order, chunk, I, weights.bias, Rows(first_z, z_row), work)
@@ -148,7 +156,8 @@ def _forward_shard(shard, cell, sizes, order, inputs, weights, kept, keeping, ro
         n = order.first[t] + own.low
         n_saved = n if keeping else own.low
         z = Z(first_z + done * z_row, z_row, own.left, (own.right - own.left) * G)
-        prev, new = room.states + (1 - t % 2) * S * size, room.states + t % 2 * S * size
+        prev = room.states + (1 - t % 2) * S * size
+        new = room.states + t % 2 * S * size
         message = room.states + 2 * S * size
         step = Step(prev + own.low * row, new + own.low * row, message + own.low * row, row, size)
         to = Kept(
@@ -182,12 +191,16 @@ def sequence_forward(cell, sizes, order, inputs, weights, initial, final, kept, 
     Cost: 2*N*H*(G*I + F*P) flop, without I's share with tokens; a message adds 2*N*H*P.
     Reference twin: fastrnn.reference.sequence.sequence_forward.
     """
-    (B, _, H, P), S, T, width = sizes, states(cell), order.count.size, lanes(work)
+    B, _, H, P = sizes
+    S = states(cell)
+    T = order.count.size
+    width = lanes(work)
     room = carve(work, forward_room(counts(cell), sizes, order.cut, width))
     row = row_stride(H, width)
     _copy_states(room.states + S * B * row, row, initial, sizes, S)
     most = chunk_rows(order.cut.most_rows)
-    total, begin = T * stages(cell), 0
+    total = T * stages(cell)
+    begin = 0
     stretch = max(total, 1) if order.cut.unit_shards == 1 else 1
     for start in range(0, total, stretch):
         end = chunk_end(order.count, begin, order.cut.most_rows, most)
@@ -223,7 +236,8 @@ class BackwardRoom(NamedTuple):
 @layout
 def backward_room(counts, sizes, cut, width):
     """The workspace of `sequence_backward`."""
-    (B, _, H, P), full = sizes, padded(sizes.H, width)
+    B, _, H, P = sizes
+    full = padded(sizes.H, width)
     return BackwardRoom(
         hh=padded(P, width) // width * panel_size(counts.F * H, width),
         message=counts.outputs * full // width * panel_size(P, width),
@@ -239,18 +253,30 @@ def backward_room(counts, sizes, cut, width):
 @device
 def _trace(cell, t, begin, sizes, order, kept, initial):
     """The Trace of a step's rows from row `begin` on."""
-    (B, _, H, _), width, S = sizes, lanes(initial), states(cell)
-    full, n = padded(H, width), order.first[t] + begin
-    h, h_row = kept.y + n * kept.y_row, kept.y_row
+    B, _, H, _ = sizes
+    width = lanes(initial)
+    S = states(cell)
+    full = padded(H, width)
+    n = order.first[t] + begin
+    h = kept.y + n * kept.y_row
+    h_row = kept.y_row
     if outputs(cell):
-        h, h_row = kept.messages + n * H, H
-    h_prev, h_prev_row = initial + begin * full, full
-    prev, prev_row, prev_size = initial + (B * full + begin * full), full, B * full
+        h = kept.messages + n * H
+        h_row = H
+    h_prev = initial + begin * full
+    h_prev_row = full
+    prev = initial + (B * full + begin * full)
+    prev_row = full
+    prev_size = B * full
     if t > 0:
         before = order.first[t - 1] + begin
-        h_prev, h_prev_row = kept.y + before * kept.y_row, kept.y_row
-        prev, prev_row, prev_size = kept.history + before * (S - 1) * full, (S - 1) * full, full
-    history, save = kept.history + n * (S - 1) * full, kept.saved + n * saved(cell) * full
+        h_prev = kept.y + before * kept.y_row
+        h_prev_row = kept.y_row
+        prev = kept.history + before * (S - 1) * full
+        prev_row = (S - 1) * full
+        prev_size = full
+    history = kept.history + n * (S - 1) * full
+    save = kept.saved + n * saved(cell) * full
     return Trace(
         h, h_row, h_prev, h_prev_row, history, prev, prev_row, prev_size, save, kept.sums + n * sums(cell)
     )  # fmt: skip
@@ -259,12 +285,16 @@ def _trace(cell, t, begin, sizes, order, kept, initial):
 @device
 def _backward_shard(shard, cell, sizes, order, kept, upstream, dz, dz_message, room, phases):
     """Some stages of all steps, the last one first, of one shard."""
-    (B, _, H, P), width = sizes, lanes(room.carry)
+    B, _, H, P = sizes
+    width = lanes(room.carry)
     C, F, T = columns(cell), hidden(cell), order.count.size
-    full, dz_row, message_row = padded(H, width), row_stride(F * H, width), row_stride(P, width)
+    full = padded(H, width)
+    dz_row = row_stride(F * H, width)
+    message_row = row_stride(P, width)
     own = _owned(shard, order, sizes, width)
     for phase in range(phases.stop - 1, phases.start - 1, -1):
-        t, stage = phase // stages(cell), phase % stages(cell)
+        t = phase // stages(cell)
+        stage = phase % stages(cell)
         high = max(own.low, min(own.last, order.count[t]))
         going_on = high
         if stage == stages(cell) - 1:  # whose product comes from the step after
@@ -273,15 +303,18 @@ def _backward_shard(shard, cell, sizes, order, kept, upstream, dz, dz_message, r
             begin, end, more = (own.low, going_on, 1) if half == 0 else (going_on, high, 0)
             if begin == end:
                 continue
-            n, piece = order.first[t] + begin, Piece(0, end - begin, own.left, own.right)
+            n = order.first[t] + begin
+            piece = Piece(0, end - begin, own.left, own.right)
             trace = _trace(cell, t, begin, sizes, order, kept, room.initial)
             d = Cotangents(room.carry + begin * full, B * full, room.d_message + begin * full)
-            dy, d_hs = upstream.dy + n * upstream.dy_row, upstream.d_hs + n * P
+            dy = upstream.dy + n * upstream.dy_row
+            d_hs = upstream.d_hs + n * P
             up = Upstream(dy, upstream.dy_row, d_hs, upstream.noting, upstream.limit)
             down = Downstream(dz + n * C * H, room.dz + (t % 2 * B + begin) * dz_row, dz_row)
             through_time = Product(room.dz + ((1 - t % 2) * B + begin) * dz_row, dz_row, more * F * H, room.hh)
             to_message = Downstream(dz_message + n * P, room.dz_message + begin * message_row, message_row)
-            product, reduction = through_time, own_reduction(cell, shard, begin, sizes, order.cut, room.sums)
+            product = through_time
+            reduction = own_reduction(cell, shard, begin, sizes, order.cut, room.sums)
             if outputs(cell):
                 product = Product(to_message.new, message_row, P, room.message)
             if outputs(cell) and stage == stages(cell) - 1:
@@ -297,9 +330,13 @@ def _backward_shard(shard, cell, sizes, order, kept, upstream, dz, dz_message, r
 def _initial_shard(shard, sizes, order, K, rows, room, d_initial):
     """What reaches h_0 through the first step's product, added for the first `rows` rows."""
     width, P = lanes(d_initial), sizes.P
-    size, row, own = panel_size(K, width), row_stride(K, width), _owned(shard, order, sizes, width)
-    left, right = own.h_left * width, min(P, own.h_right * width)
-    target, panels = Rows(d_initial + (own.low * P + left), P), Panels(room.hh + own.h_left * size, size)
+    size = panel_size(K, width)
+    row = row_stride(K, width)
+    own = _owned(shard, order, sizes, width)
+    left = own.h_left * width
+    right = min(P, own.h_right * width)
+    target = Rows(d_initial + (own.low * P + left), P)
+    panels = Panels(room.hh + own.h_left * size, size)
     count = max(min(own.last, rows) - own.low, 0)
     tile_block(count, right - left, K, by_rows(room.dz + own.low * row, row), panels, target, target)
 
@@ -318,8 +355,13 @@ def sequence_backward(cell, sizes, order, weights, initial, kept, upstream, d_fi
     Cost: 2*N*F*H*P flop, and 2*N*H*P with a message; the products with x and for the weights are the caller's.
     Reference twin: fastrnn.reference.sequence.sequence_backward.
     """
-    (B, _, H, P), F, S, T, width = sizes, hidden(cell), states(cell), order.count.size, lanes(work)
-    room, full = carve(work, backward_room(counts(cell), sizes, order.cut, width)), padded(H, width)
+    B, _, H, P = sizes
+    F = hidden(cell)
+    S = states(cell)
+    T = order.count.size
+    width = lanes(work)
+    room = carve(work, backward_room(counts(cell), sizes, order.cut, width))
+    full = padded(H, width)
     shards = shards_of(order.cut)
     pack_transposed(weights.W_hh, F * H, P, room.hh, shards)
     if outputs(cell):

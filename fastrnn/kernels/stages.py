@@ -79,7 +79,9 @@ def set_aside(cell, piece, z, bias):
 
     bias: of these gates' hidden parts, in tile order.
     """
-    width, G, Q = lanes(z.data), gates(cell), apart(cell)
+    width = lanes(z.data)
+    G = gates(cell)
+    Q = apart(cell)
     for q in range(piece.low, piece.high):
         for v in range(piece.left, piece.right):
             for g in range(Q):
@@ -94,9 +96,11 @@ def forward_rows(cell, piece, sizes, panels, bias, z, step, kept, keeping, reduc
 
     panels: of W_hh; bias: of the hidden parts that are kept apart.
     """
-    width, P = lanes(z.data), sizes.P
+    width = lanes(z.data)
+    P = sizes.P
     G, F, A = gates(cell), hidden(cell), saved(cell)
-    size, full = panel_size(P, width), padded(sizes.H, width)
+    size = panel_size(P, width)
+    full = padded(sizes.H, width)
     height, vectors, most_blocks = tiling(piece.high - piece.low, F, F == G)
     for u in range(piece.left, piece.right, most_blocks):
         blocks = min(most_blocks, piece.right - u)
@@ -115,7 +119,8 @@ def forward_rows(cell, piece, sizes, panels, bias, z, step, kept, keeping, reduc
                 set_aside(cell, part, z, bias)
             for w in range(0, blocks * F, vectors):
                 at = z.data + (i * z.row + ((u - z.left) * G + w) * width)
-                h_prev, p = step.prev + i * step.row, panels + (u * F + w) * size
+                h_prev = step.prev + i * step.row
+                p = panels + (u * F + w) * size
                 tile(r, min(vectors, blocks * F - w), P, h_prev, step.row, 1, p, size, at, z.row, at, z.row, width)
             if sums(cell) == 0:
                 arithmetic(cell, part, sizes, z, step, kept, keeping, reduction)
@@ -126,8 +131,11 @@ def forward_rows(cell, piece, sizes, panels, bias, z, step, kept, keeping, reduc
 @device
 def arithmetic(cell, piece, sizes, z, step, kept, keeping, reduction):
     """The arithmetic of pre-activations that are complete."""
-    width, H = lanes(z.data), sizes.H
-    S, A, full = states(cell), saved(cell), padded(H, width)
+    width = lanes(z.data)
+    H = sizes.H
+    S = states(cell)
+    A = saved(cell)
+    full = padded(H, width)
     for q in range(piece.low, piece.high):
         for v in range(piece.left, piece.right):
             unit = v * width
@@ -164,8 +172,12 @@ def output_rows(cell, piece, sizes, panels, z, step, kept):
 
     panels: of the message's weights. A gate that the message feeds is one of z's; a projection is computed in z's rows.
     """
-    width, H, P = lanes(z.data), sizes.H, sizes.P
-    A, size, full = saved(cell), panel_size(H, width), padded(H, width)
+    width = lanes(z.data)
+    H = sizes.H
+    P = sizes.P
+    A = saved(cell)
+    size = panel_size(H, width)
+    full = padded(H, width)
     gates_apart, gate = (1, 0) if projected(cell) else (gates(cell), hidden(cell))
     height, _, most_blocks = tiling(piece.high - piece.low, 1, projected(cell))
     for u in range(piece.left, piece.right, most_blocks):
@@ -208,9 +220,11 @@ def backward_rows(cell, piece, sizes, product, trace, d, upstream, downstream, r
     gradient, and the carry is complete. d: Cotangents; the carry that goes in is that of the step after, and that of
     the step before comes out.
     """
-    width, H = lanes(d.carry), sizes.H
+    width = lanes(d.carry)
+    H = sizes.H
     C, S, A, R = columns(cell), states(cell), saved(cell), sums(cell)
-    size, full = panel_size(sizes.P if outputs(cell) else hidden(cell) * H, width), padded(H, width)
+    size = panel_size(sizes.P if outputs(cell) else hidden(cell) * H, width)
+    full = padded(H, width)
     height, _, most_blocks = tiling(piece.high - piece.low, 1, True)
     target, own = (d.message, sizes.P) if outputs(cell) else (d.carry, H)  # own: units of h
     for u in range(piece.left, piece.right, most_blocks):
@@ -234,7 +248,9 @@ def backward_rows(cell, piece, sizes, product, trace, d, upstream, downstream, r
                         prefetch(trace.h_prev + (q * trace.h_prev_row + v * width))
                     if outputs(cell):
                         store(target + (q * full + v * width), zeros(d.carry))
-            at, dz_next, p = target + (i * full + u * width), product.data + i * product.row, product.panels + u * size
+            at = target + (i * full + u * width)
+            dz_next = product.data + i * product.row
+            p = product.panels + u * size
             tile(r, blocks, product.K, dz_next, product.row, 1, p, size, at, full, at, full, width)
             for v in range(u, u + blocks):
                 unit = v * width
@@ -271,14 +287,16 @@ def backward_rows(cell, piece, sizes, product, trace, d, upstream, downstream, r
 @device
 def summed_backward_rows(cell, piece, sizes, trace, downstream, reduction):
     """The gradients of the pre-activations of a cell with sums, completed."""
-    width, H = lanes(trace.saved), sizes.H
+    width = lanes(trace.saved)
+    H = sizes.H
     C, A, R = columns(cell), saved(cell), sums(cell)
     full = padded(H, width)
     add_terms(cell, piece.high, H, reduction)
     for q in range(piece.low, piece.high):
         for v in range(piece.left, piece.right):
             unit = v * width
-            valid, at = H - unit, downstream.dz + (q * C * H + unit)
+            valid = H - unit
+            at = downstream.dz + (q * C * H + unit)
             keep = load_saved(cell, trace.saved + (q * A * full + unit * A), width)
             keep_and_sums = with_sums(cell, keep, trace.sums + q * R)
             d_sums = load_sums(cell, reduction.totals + q * R)
@@ -291,15 +309,20 @@ def summed_backward_rows(cell, piece, sizes, trace, downstream, reduction):
 @device
 def output_backward_rows(cell, piece, sizes, product, trace, d, upstream, downstream):
     """The gradient of the message's product, and the carry of h, completed."""
-    width, P = lanes(d.carry), sizes.P
-    A, size, full = saved(cell), panel_size(hidden(cell) * sizes.H, width), padded(sizes.H, width)
+    width = lanes(d.carry)
+    P = sizes.P
+    A = saved(cell)
+    size = panel_size(hidden(cell) * sizes.H, width)
+    full = padded(sizes.H, width)
     height, _, most_blocks = tiling(piece.high - piece.low, 1, True)
     for u in range(piece.left, piece.right, most_blocks):
         blocks = min(most_blocks, piece.right - u)
         i = piece.low
         while i < piece.high:
             r = min(height, piece.high - i)
-            at, dz_next, p = d.carry + (i * full + u * width), product.data + i * product.row, product.panels + u * size
+            at = d.carry + (i * full + u * width)
+            dz_next = product.data + i * product.row
+            p = product.panels + u * size
             tile(r, blocks, product.K, dz_next, product.row, 1, p, size, at, full, at, full, width)
             for v in range(u, u + blocks):
                 unit = v * width

@@ -38,7 +38,8 @@ def step_room(counts, sizes, width):
 @Kernel
 def pack_step(W_ih, W_hh, W_hr, b_ih, b_hh, cell, numbers, arena):
     """Pack a layer's weights for `step`; parameters as there and in `recurrent_forward`."""
-    sizes, width = Sizes(numbers[1], numbers[2], numbers[3], numbers[4]), lanes(pointer(arena))
+    sizes = Sizes(numbers[1], numbers[2], numbers[3], numbers[4])
+    width = lanes(pointer(arena))
     room = carve(pointer(arena), step_room(counts(cell), sizes, width))
     packed = carve(room.packed, packed_room(counts(cell), sizes, 0, width))
     pack_layer(cell, sizes, layer_weights(cell, sizes, W_ih, W_hh, W_hr, b_ih, b_hh), packed, 1)
@@ -56,7 +57,9 @@ def step(x, y, arena, numbers, cell):
 
     Cost: 2*B*H*(G*I + F*P) flop. Reference twin: fastrnn.reference.sequence.sequence_forward with T = 1.
     """
-    sizes, width, many = Sizes(numbers[1], numbers[2], numbers[3], numbers[4]), lanes(pointer(x)), counts(cell)
+    sizes = Sizes(numbers[1], numbers[2], numbers[3], numbers[4])
+    width = lanes(pointer(x))
+    many = counts(cell)
     room = carve(pointer(arena), step_room(many, sizes, width))
     packed = carve(room.packed, packed_room(many, sizes, 0, width))
     parts = carve(room.kept, kept_room(many, sizes, 1, False, width))

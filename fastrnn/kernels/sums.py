@@ -39,7 +39,8 @@ def reduction_room(counts, sizes, cut, width):
 def own_reduction(cell, shard, begin, sizes, cut, work):
     """The Reduction of a shard, of the rows from `begin` on."""
     width = lanes(work)
-    room, R = carve(work, reduction_room(counts(cell), sizes, cut, width)), sums(cell)
+    room = carve(work, reduction_room(counts(cell), sizes, cut, width))
+    R = sums(cell)
     terms = room.terms + begin * R * padded(sizes.H, width)
     return Reduction(terms, room.totals + shard * cut.most_rows * R, room.partial + shard * PARTS * width)
 
@@ -48,7 +49,8 @@ def own_reduction(cell, shard, begin, sizes, cut, work):
 def store_terms(cell, piece, sizes, z, step, reduction):
     """The terms of a cell's sums, for other shards to read after the meeting."""
     width = lanes(z.data)
-    blocks, R = padded(sizes.H, width) // width, sums(cell)
+    blocks = padded(sizes.H, width) // width
+    R = sums(cell)
     for q in range(piece.low, piece.high):
         for v in range(piece.left, piece.right):
             unit = v * width
@@ -61,7 +63,8 @@ def store_terms(cell, piece, sizes, z, step, reduction):
 def add_terms(cell, rows, H, reduction):
     """The sums of some rows: over the units in the order of `reduce`, whoever computed their terms."""
     width = lanes(reduction.terms)
-    blocks, R = padded(H, width) // width, sums(cell)
+    blocks = padded(H, width) // width
+    R = sums(cell)
     for q in range(rows):
         for s in range(R):
             for part in range(PARTS):
