@@ -198,8 +198,8 @@ FAULTS = {
         NORM.format("dense"),
     ),
     "sequence: terms of other rows": Fault(
-        "kernels/sequence.py", "reduction = own_reduction(cell, shard, begin, sizes, order.cut, room.sums)\n            if",
-        "reduction = own_reduction(cell, shard, own.low, sizes, order.cut, room.sums)\n            if", NORM.format("ragged"),
+        "kernels/sequence.py", "own_reduction(cell, shard, begin, sizes, order.cut, room.sums)\n            if",
+        "own_reduction(cell, shard, own.low, sizes, order.cut, room.sums)\n            if", NORM.format("ragged"),
     ),
     "gradients: what is noted, a vector too far": Fault(
         "kernels/gradients.py", "(A - noted(cell)) * width), width)", "(A - noted(cell) - 1) * width), width)",

@@ -16,7 +16,8 @@ _work_size = lru_cache(kernels.attention_work)  # its sums take as long in Pytho
 
 def _forward(queries, memory, query_offsets, memory_offsets):
     """The context, the weights in one flat array, where each sequence's begin (B+1,), and backward(d_context)."""
-    dtype, (M, H) = checks.floating("queries", queries), checks.sizes("queries", queries, "(M, H)", 0, 0)
+    dtype = checks.floating("queries", queries)
+    M, H = checks.sizes("queries", queries, "(M, H)", 0, 0)
     N, _ = checks.sizes("memory", memory, "(N, H)", 0, 0)
     queries, memory = checks.arrays(("queries", "memory"), (queries, memory), dtype, ((M, H), (N, H)))
     # copies, which nobody can change before the pullback

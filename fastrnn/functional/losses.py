@@ -50,7 +50,8 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, Calla
     Raises ValueError: `targets: expected 0 <= token < 65, got 70`, `logits: expected shape (N, V) with V >= 1, got
     (3, 0)`. Cost: one exponential a logit. Reference twin: fastrnn.reference.loss.softmax_cross_entropy.
     """
-    dtype, (N, V) = checks.floating("logits", logits), checks.sizes("logits", logits, "(N, V) with V >= 1", 0, 1)
+    dtype = checks.floating("logits", logits)
+    N, V = checks.sizes("logits", logits, "(N, V) with V >= 1", 0, 1)
     logits = checks.array("logits", logits, dtype, N, V).view()
     targets = checks.tokens("targets", np.array(targets), V, N)  # a copy and a view: as they are, for the pullback
     losses = _softmax_cross_entropy(logits, targets, 0.0, np.empty(0, dtype))
@@ -84,18 +85,23 @@ def linear_cross_entropy(
     Cost: 2*N*H*V flop, three times that with gradients; logits in blocks of 32 MiB, or 16 rows. Reference twin:
     fastrnn.reference.loss.linear_cross_entropy.
     """
-    dtype, (N, H) = checks.floating("x", x), checks.sizes("x", x, "(N, H)", 0, 0)
+    dtype = checks.floating("x", x)
+    N, H = checks.sizes("x", x, "(N, H)", 0, 0)
     V, _ = checks.sizes("weight", weight, "(V, H) with V >= 1", 1, 0)
     x, weight, bias = checks.arrays(("x", "weight", "bias"), (x, weight, bias), dtype, ((N, H), (V, H), (V,)))
-    targets, scale = checks.tokens("targets", targets, V, N), float(scale)
+    targets = checks.tokens("targets", targets, V, N)
+    scale = float(scale)
     names = "d_weight", "d_bias"
     checks.targets(names, checks.parts("gradients", gradients, names), dtype, ((V, H), (V,)))
     rows = max(1, min(N, max(_LEAST_ROWS, _LOGITS_BYTES // (V * x.itemsize))))
     count = threads.for_work(2 * rows * V * H * x.itemsize / 4)
     work = scratch(_linear_room_size(rows, V, H, lanes_of(x.itemsize), count), dtype)
-    dx, d_weight, d_bias = x[:0], weight[:0], bias[:0]
+    dx = x[:0]
+    d_weight = weight[:0]
+    d_bias = bias[:0]
     if gradients is not None:
-        dx, (d_weight, d_bias) = empty(x.shape, dtype), gradients
+        dx = empty(x.shape, dtype)
+        d_weight, d_bias = gradients
     losses = np.empty(N, dtype)
     for start in range(0, max(N, 1), rows):
         block = slice(start, start + rows)

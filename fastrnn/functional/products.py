@@ -33,7 +33,8 @@ def product(
     Raises ValueError: `b: expected shape (9, 19), got (8, 19)`.
     Cost: 2*M*N*K flop, and a copy of b. Reference twin: fastrnn.reference.matmul.product.
     """
-    dtype, (M, N) = checks.floating("c", c), checks.sizes("c", c, "(M, N)", 0, 0)
+    dtype = checks.floating("c", c)
+    M, N = checks.sizes("c", c, "(M, N)", 0, 0)
     checks.targets(("c",), (c,), dtype, ((M, N),))
     K = checks.sizes("a", a, "(K, M)" if a_transposed else "(M, K)", 0, 0)[0 if a_transposed else 1]
     shapes = (K, M) if a_transposed else (M, K), (N, K) if b_transposed else (K, N), None if c0 is None else (N,)
@@ -42,7 +43,9 @@ def product(
 
 
 def _product(a, b, c, c0=None, a_transposed=False, b_transposed=False):
-    (M, N), K, dtype = c.shape, a.shape[0] if a_transposed else a.shape[1], c.dtype
+    M, N = c.shape
+    K = a.shape[0] if a_transposed else a.shape[1]
+    dtype = c.dtype
     count = threads.for_work(2 * M * N * K * c.itemsize / 4)
     work = scratch(_room_size(M, N, K, lanes_of(c.itemsize), count), dtype)
     c0 = np.zeros(N, dtype) if c0 is None else c0
@@ -55,10 +58,13 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
     Raises ValueError: `x: expected shape (50, 9), got (50, 8)`, `d_weight: expected shape (19, 9), got (9, 19)`.
     Cost: 2*N*I*O flop, twice that backward. Reference twin: fastrnn.reference.matmul.product.
     """
-    dtype, (O, I) = checks.floating("weight", weight), checks.sizes("weight", weight, "(O, I)", 0, 0)
-    (N, _), shapes = checks.sizes("x", x, "(N, I)", 0, 0), ((O, I), None if bias is None else (O,))
+    dtype = checks.floating("weight", weight)
+    O, I = checks.sizes("weight", weight, "(O, I)", 0, 0)
+    N, _ = checks.sizes("x", x, "(N, I)", 0, 0)
+    shapes = ((O, I), None if bias is None else (O,))
     x, weight, bias = checks.arrays(("x", "weight", "bias"), (x, weight, bias), dtype, ((N, I), *shapes))
-    x, weight = x.view(), weight.view()  # whose shapes nobody can change before the pullback
+    x = x.view()
+    weight = weight.view()  # whose shapes nobody can change before the pullback
     y = empty((N, O), dtype)
     _product(x, weight, y, bias, b_transposed=True)
 

@@ -75,7 +75,8 @@ class _Call:
 @lru_cache(maxsize=512)
 def _forward_call(layer, N, B, V, keep, y_row, lanes, lengths, row_shards, unit_shards):
     """V: rows of a table, or 0; lengths: as of `_bounds`."""
-    sizes, bounds = layer.sizes(B), _bounds(B, lengths, row_shards)
+    sizes = layer.sizes(B)
+    bounds = _bounds(B, lengths, row_shards)
     cut = Cut(row_shards, unit_shards, int(np.diff(bounds).max()))
     numbers = np.array([(N, *sizes, V, *cut[1:], keep, y_row, 0, 0)], CALL)
     kept = room_size(kernels.kept_room(layer.counts, sizes, N, keep, lanes), lanes)
@@ -87,7 +88,9 @@ def _forward_call(layer, N, B, V, keep, y_row, lanes, lengths, row_shards, unit_
 def _backward_call(layer, forward, V, h_row, dy_row, lanes, count):
     """forward: the _Call; V: rows of a table, or of one-hot tokens; count: of threads."""
     numbers = forward.places.call.copy()
-    numbers["V"], numbers["h_row"], numbers["dy_row"] = V, h_row, dy_row
+    numbers["V"] = V
+    numbers["h_row"] = h_row
+    numbers["dy_row"] = dy_row
     N, B = int(numbers["N"][0]), int(numbers["B"][0])
     room = kernels.layer_backward_room(layer.counts, layer.sizes(B), forward.cut, N, V, lanes, count)
     return _Call(_Places(forward.places.bounds, numbers), forward.cut, room_size(room, lanes), 0)
@@ -198,11 +201,15 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
     layer, dtype, arguments = weights
     counts, I, P, B, N = layer.counts, layer.I, layer.P, steps.B, steps.N
     steps_rows, previous, order = steps.followed
-    lanes, keep, one_hot, none = lanes_of(dtype.itemsize), bool(keep), x.ndim == 1, NOTHING[dtype]
+    lanes = lanes_of(dtype.itemsize)
+    keep = bool(keep)
+    one_hot = x.ndim == 1
+    none = NOTHING[dtype]
     own, own_column = buffer, column
     if order is not None:
         x = x[order] if one_hot else picked(x, order)
-        own, own_column = empty((N + 2 * B, P), dtype), 0
+        own = empty((N + 2 * B, P), dtype)
+        own_column = 0
     y_row = own.shape[1]
     rows, V = (none, 0) if table is None else (table.ravel(), len(table))
     read = _Read(none, x, rows) if one_hot else _Read(x.ravel(), _NO_TOKENS, rows)
@@ -211,7 +218,9 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
     call = _forward_call(layer, N, B, V, keep, y_row, lanes, lengths, *plan)
     own[steps.start : steps.start + B, own_column : own_column + P] = initial[0]
     flat = own.ravel()
-    y, start, kept = flat[B * y_row + own_column :], _flat(initial), empty(call.kept, dtype)
+    y = flat[B * y_row + own_column :]
+    start = _flat(initial)
+    kept = empty(call.kept, dtype)
     final = empty(start.size, dtype)
     kernels.recurrent_forward(
         *arguments, *steps_rows, *call.places, *read, initial=start, y=y, final=final, kept=kept,
@@ -222,17 +231,22 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=None, need_dx=True):
         need_dx = need_dx and not one_hot
-        d_start, dx = empty(start.size, dtype), empty((N, I), dtype) if need_dx else none
+        d_start = empty(start.size, dtype)
+        dx = empty((N, I), dtype) if need_dx else none
         if dy is None:
-            dy, dy_row = np.zeros(P, dtype), 0
+            dy = np.zeros(P, dtype)
+            dy_row = 0
         elif order is not None:
-            dy, dy_row = picked(dy, order, column, P).ravel(), P
+            dy = picked(dy, order, column, P).ravel()
+            dy_row = P
         else:
             dy, dy_row = dy.ravel()[column:], dy.shape[1]
         if isinstance(previous, slice):
-            h, h_row = flat[previous.start * y_row + own_column :], y_row
+            h = flat[previous.start * y_row + own_column :]
+            h_row = y_row
         else:
-            h, h_row = picked(own, previous, own_column, P).ravel(), P
+            h = picked(own, previous, own_column, P).ravel()
+            h_row = P
         gradients = _Gradients._make([none if d is None else d.ravel() for d in grads])
         own_d_hs = none if d_hs is None else d_hs if order is None else empty(d_hs.shape, dtype)
         shards = max(plan.shards, threads.for_work(4 * N * counts.G * layer.H * layer.H))
@@ -251,7 +265,8 @@ def _run(weights, x, initial, steps, buffer, column, keep, table):
         return dx if need_dx else None, _states(d_start, layer, B)
 
     def activations():
-        A, full = counts.A, padded(layer.H, lanes)
+        A = counts.A
+        full = padded(layer.H, lanes)
         parts = carve(kept, kernels.kept_room(counts, layer.sizes(B), N, True, lanes))
         vectors = parts.saved.reshape(N, full // lanes, A, lanes).transpose(2, 0, 1, 3).reshape(A, N, full)
         states = parts.history.reshape(N, counts.S - 1, full).transpose(1, 0, 2)
@@ -289,7 +304,8 @@ def recurrent_layer(
         checks.only("steps", (each.N, each.B), (N, B))
         checks.only("weights", (w.layer.shapes, w.dtype), (own[0].layer.shapes, dtype))
     compared = [_compared(own[d], x, initial[d], steps[d], table) for d in range(D)]
-    (x, _, table), initial = compared[0], [each[1] for each in compared]
+    x, _, table = compared[0]
+    initial = [each[1] for each in compared]
     y, final, pull, activations = run_layer(own, x, initial, steps, keep, table)
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=(None, None), need_dx=True):
@@ -322,7 +338,9 @@ def run_layer(
         x, table = _inputs(x, table, dtype, N, weights[0].layer.I)
     buffer = empty((N + 2 * B, D * P), dtype)
     runs = [_run(weights[d], x, initial[d], steps[d], buffer, d * P, keep, table) for d in range(D)]
-    final, pullbacks, activations = [run[0] for run in runs], [run[1] for run in runs], [run[2] for run in runs]
+    final = [run[0] for run in runs]
+    pullbacks = [run[1] for run in runs]
+    activations = [run[2] for run in runs]
 
     def pullback(dy, d_final, grads, d_table=None, limit=np.inf, d_hs=(None, None), need_dx=True):
         pulled = [p(dy, d_final[d], grads[d], d_table, limit, d_hs[d], need_dx) for d, p in enumerate(pullbacks)]
@@ -365,10 +383,12 @@ def stepper(
 
     Cost: 2*B*G*H*(I+P) flop a step, in this thread. Reference twin: fastrnn.reference.cells.cell_forward.
     """
-    B, per_unit = checks.integer("B", B, 1), weights.per_unit
+    B = checks.integer("B", B, 1)
+    per_unit = weights.per_unit
     own = weights if per_unit is None else weights._replace(per_unit=np.array(per_unit))
     layer, dtype, arguments = bound(cell, own)
-    sizes, lanes = layer.sizes(B), lanes_of(dtype.itemsize)
+    sizes = layer.sizes(B)
+    lanes = lanes_of(dtype.itemsize)
     room = stepping.step_room(layer.counts, sizes, lanes)
     arena = empty(room_size(room, lanes), dtype)
     state = carve(arena, room).state

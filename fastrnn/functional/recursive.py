@@ -69,25 +69,36 @@ def recursive(
     checks.instance("trees", trees, Trees)
     checks.member("cell", cell, CELLS)
     W_ih, W_hh, *_ = weights
-    dtype, N, K = checks.floating("W_hh", W_hh), len(trees), checks.integer("K", K, 0)
+    dtype = checks.floating("W_hh", W_hh)
+    N = len(trees)
+    K = checks.integer("K", K, 0)
     I, columns = (
         checks.sizes("W_ih", W_ih, "(G*H, I)", 0, 0)[1],
         checks.sizes("W_hh", W_hh, "(rows, max(K, 1)*H) with H >= 1", 1, max(K, 1))[1],
     )
-    tag, shape, lanes = cell(), traits(cell()), lanes_of(dtype.itemsize)
-    forgetting, H, none = len(shape.states) - 1, columns // max(K, 1), np.empty(0, dtype)
+    tag = cell()
+    shape = traits(cell())
+    lanes = lanes_of(dtype.itemsize)
+    forgetting = len(shape.states) - 1
+    H = columns // max(K, 1)
+    none = np.empty(0, dtype)
     forest = Forest._make([*trees.followed(K, each=bool(forgetting or K)), K])
-    M, slots, own = N - trees.leaves, len(forest.children), len(shape.gates) - forgetting
+    M = N - trees.leaves
+    slots = len(forest.children)
+    own = len(shape.gates) - forgetting
     sizes = Sizes(N, M, slots, I, H, K, own, forgetting)
     G = (own + forgetting) * H
     shapes = (G, I), (hidden_rows(sizes), fed_size(H, K)), (G,), (G,)
     shapes = *[None if w is None else s for w, s in zip(weights, shapes, strict=False)], None, None
     x, *weights = checks.arrays(("x", *Weights._fields), (x, *weights), dtype, ((N, I), *shapes))
-    x, weights = x.reshape(-1), TreeWeights(*[none if w is None else w.reshape(-1) for w in weights[:4]])
+    x = x.reshape(-1)
+    weights = TreeWeights(*[none if w is None else w.reshape(-1) for w in weights[:4]])
     count = threads.for_work(2 * N * (weights.W_hh.size + weights.W_ih.size) * dtype.itemsize / 4)
     h, c = empty((N, H), dtype), empty((N, H) if forgetting else (0, H), dtype)
     work_size, kept_size = _forward_sizes(sizes, bool(keep), lanes)
-    kept, h_rows, c_rows = empty(kept_size, dtype), h.reshape(-1), c.reshape(-1)
+    kept = empty(kept_size, dtype)
+    h_rows = h.reshape(-1)
+    c_rows = c.reshape(-1)
     kernels.recursive_forward(
         x=x, weights=weights, cell=tag, forest=forest, h=h_rows, c=c_rows, kept=kept,
         work=scratch(work_size, dtype), threads=count,

@@ -42,8 +42,10 @@ def gather(
     Raises ValueError: `index: expected index < 5, got 5`, `width: expected an integer in 0..40, got 41`.
     Cost: n*D elements copied. Reference twin: fastrnn.reference.embedding.gather.
     """
-    dtype, shape = checks.floating("source", source), checks.sizes("source", source, "(V, W)", 0, 0)
-    source, index = checks.array("source", source, dtype, *shape), checks.indices("index", index, shape[0])
+    dtype = checks.floating("source", source)
+    shape = checks.sizes("source", source, "(V, W)", 0, 0)
+    source = checks.array("source", source, dtype, *shape)
+    index = checks.indices("index", index, shape[0])
     column = checks.integer("column", column, 0, shape[1])
     D = checks.integer("width", shape[1] if width is None else width, 0, shape[1] - column)
     if out is not None:
@@ -59,7 +61,8 @@ def embedding(tokens: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Calla
     Raises ValueError: `tokens: expected 0 <= token < 65, got 70`, `dy: expected shape (50, 8), got (50, 9)`.
     Cost: N*D elements copied. Reference twin: fastrnn.reference.embedding.
     """
-    dtype, (V, D) = checks.floating("weight", weight), checks.sizes("weight", weight, "(V, D)", 0, 0)
+    dtype = checks.floating("weight", weight)
+    V, D = checks.sizes("weight", weight, "(V, D)", 0, 0)
     (N,) = checks.sizes("tokens", tokens, "(N,)", 0)
     tokens = checks.tokens("tokens", np.array(tokens), V, N)  # a copy, which nobody can change before the pullback
     y = picked(checks.array("weight", weight, dtype, V, D), tokens)

@@ -49,12 +49,17 @@ def time_delay(
         checks.floating("weight", weight),
         checks.sizes("weight", weight, "(O, I, k) with all >= 1", 1, 1, 1),
     )
-    N, followed, shapes = steps.N, steps.followed, ((O, I, taps), None if bias is None else (O,))
+    N = steps.N
+    followed = steps.followed
+    shapes = ((O, I, taps), None if bias is None else (O,))
     x, weight, bias = checks.arrays(("x", "weight", "bias"), (x, weight, bias), dtype, ((N, I), *shapes))
-    x, weight = x.reshape(-1), weight.reshape(-1)
-    rows_of, T = followed.rows, len(followed.rows.count)
+    x = x.reshape(-1)
+    weight = weight.reshape(-1)
+    rows_of = followed.rows
+    T = len(followed.rows.count)
     shifts = np.clip(checks.shifts("shifts", shifts, taps), -T, T)  # beyond, nothing is to be seen
-    lanes, none = lanes_of(dtype.itemsize), np.empty(0, dtype)
+    lanes = lanes_of(dtype.itemsize)
+    none = np.empty(0, dtype)
     count = threads.for_work(2 * N * O * I * taps * dtype.itemsize / 4)
 
     def convolved(rows, shifts, transposed, bias):

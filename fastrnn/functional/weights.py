@@ -50,7 +50,8 @@ class Layer:
 def _layer(cell, W_ih, W_hh, b_ih, b_hh, W_hr, per_unit):
     """The Layer of a cell and its weights' shapes; whether there are biases."""
     checks.member("cell", cell, tuple(TRAITS))
-    own, name = TRAITS[cell], f"for {cell.__name__}"
+    own = TRAITS[cell]
+    name = f"for {cell.__name__}"
     if own.fed(X_MESSAGE) or "h_prev" in own.reads:
         checks.absent("W_hr", W_hr, name)
     if not own.recurrent:
@@ -101,7 +102,8 @@ def bound(cell: type, weights: Weights) -> Bound:
     arrays = checks.arrays(Weights._fields, weights, dtype, layer.shapes)
     none = NOTHING[dtype]
     W_ih, W_hh, b_ih, b_hh, W_hr, _ = [none if w is None else w.ravel() for w in arrays]
-    tag, per_unit = layer.tag, arrays[5]
+    tag = layer.tag
+    per_unit = arrays[5]
     if per_unit is not None:
         tag = cell(tuple(per_unit)) if type(tag) is cell else Projected(cell(tuple(per_unit)))
     return Bound(layer, dtype, Arguments(W_ih, W_hh, W_hr, b_ih, b_hh, tag))

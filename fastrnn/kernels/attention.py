@@ -84,7 +84,9 @@ def _longest(offsets):
 @device
 def _own_room(shard, sequences, work):
     """A shard's workspace, with its zeros written."""
-    H, most_rows, width = sequences.H, _longest(sequences.memory_offsets), lanes(work)
+    H = sequences.H
+    most_rows = _longest(sequences.memory_offsets)
+    width = lanes(work)
     sizes = attention_room(H, _longest(sequences.query_offsets), most_rows, width)
     room = carve(work + shard * room_size(sizes, width), sizes)
     zero_row(room.zero, max(H, most_rows))
@@ -129,7 +131,8 @@ def _softmax(rows, columns, scores, partial):
 @device
 def _row_dot(a, b, columns, partial):
     """The sum of the products of two rows, in the order of row_exp_sum's."""
-    width, step = lanes(a), virtual_width(lanes(a))
+    width = lanes(a)
+    step = virtual_width(lanes(a))
     for start in range(0, step, width):
         total = zeros(a)
         for j in range(start, columns, step):
@@ -143,7 +146,8 @@ def _softmax_backward(rows, columns, weights, d, partial):
     """d, the gradient of the weights, becomes that of the scores."""
     width = lanes(d)
     for i in range(rows):
-        row, d_row = weights + i * columns, d + i * columns
+        row = weights + i * columns
+        d_row = d + i * columns
         mean = _row_dot(row, d_row, columns, partial)
         for j in range(0, columns, width):
             n = columns - j
@@ -152,11 +156,16 @@ def _softmax_backward(rows, columns, weights, d, partial):
 
 @device
 def _attend(shard, shards, sequences, context, work):
-    H, B, room = sequences.H, sequences.places.size, _own_room(shard, sequences, work)
+    H = sequences.H
+    B = sequences.places.size
+    room = _own_room(shard, sequences, work)
     for b in range(split(B, shards, shard), split(B, shards, shard + 1)):
-        q, r = sequences.query_offsets[b], sequences.memory_offsets[b]
-        m, n = sequences.query_offsets[b + 1] - q, sequences.memory_offsets[b + 1] - r
-        queries, weights = sequences.queries + q * H, sequences.weights + sequences.places[b]
+        q = sequences.query_offsets[b]
+        r = sequences.memory_offsets[b]
+        m = sequences.query_offsets[b + 1] - q
+        n = sequences.memory_offsets[b + 1] - r
+        queries = sequences.queries + q * H
+        weights = sequences.weights + sequences.places[b]
         rows = by_rows(sequences.memory + r * H, H)
         _times(Shape(m, n, H), queries, transposed(rows), weights, room)
         _softmax(m, n, weights, room.partial)
@@ -184,12 +193,20 @@ def attention_forward(queries, memory, weights, H, query_offsets, memory_offsets
 
 @device
 def _attend_backward(shard, shards, sequences, d_context, d_queries, d_memory, work):
-    H, B, room = sequences.H, sequences.places.size, _own_room(shard, sequences, work)
+    H = sequences.H
+    B = sequences.places.size
+    room = _own_room(shard, sequences, work)
     for b in range(split(B, shards, shard), split(B, shards, shard + 1)):
-        q, r = sequences.query_offsets[b], sequences.memory_offsets[b]
-        m, n = sequences.query_offsets[b + 1] - q, sequences.memory_offsets[b + 1] - r
-        queries, weights, d = sequences.queries + q * H, sequences.weights + sequences.places[b], room.d_weights
-        rows, d_own, d_rows = by_rows(sequences.memory + r * H, H), d_context + q * H, d_memory + r * H
+        q = sequences.query_offsets[b]
+        r = sequences.memory_offsets[b]
+        m = sequences.query_offsets[b + 1] - q
+        n = sequences.memory_offsets[b + 1] - r
+        queries = sequences.queries + q * H
+        weights = sequences.weights + sequences.places[b]
+        d = room.d_weights
+        rows = by_rows(sequences.memory + r * H, H)
+        d_own = d_context + q * H
+        d_rows = d_memory + r * H
         _times(Shape(m, n, H), d_own, transposed(rows), d, room)
         _softmax_backward(m, n, weights, d, room.partial)
         _times(Shape(m, H, n), d, rows, d_queries + q * H, room)

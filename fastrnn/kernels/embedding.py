@@ -15,7 +15,8 @@ def _gather(shard, shards, source, index, D, out):
     width = lanes(source.data)
     for i in range(split(index.size, shards, shard), split(index.size, shards, shard + 1)):
         row = index[i]
-        start, target = source.data + max(row, 0) * source.row, out.data + i * out.row
+        start = source.data + max(row, 0) * source.row
+        target = out.data + i * out.row
         for j in range(0, D, width):
             store_first(target + j, load_first(start + j, D - j if row >= 0 else 0), D - j)
 
@@ -30,9 +31,11 @@ def gather(source, source_row, index, D, out, out_row, threads):
 def _scatter_add(shard, shards, d_rows, tokens, D, d_weight):
     width = lanes(d_rows)
     vectors = -(-D // width)
-    left, right = split(vectors, shards, shard) * width, min(D, split(vectors, shards, shard + 1) * width)
+    left = split(vectors, shards, shard) * width
+    right = min(D, split(vectors, shards, shard + 1) * width)
     for i in range(tokens.size):
-        source, target = d_rows + i * D, d_weight + tokens[i] * D
+        source = d_rows + i * D
+        target = d_weight + tokens[i] * D
         for j in range(left, right, width):
             store_first(target + j, load_first(target + j, D - j) + load_first(source + j, D - j), D - j)
 

@@ -134,7 +134,8 @@ def kept_room(sizes, width):
 @layout
 def forward_room(sizes, keep, width):
     """The workspace of `recursive_forward`; keep: whether the caller has memory for what is kept."""
-    blocks, H = padded(sizes.H, width) // width, sizes.H
+    blocks = padded(sizes.H, width) // width
+    H = sizes.H
     bias = z_row(sizes, width)
     return ForwardRoom(
         W_ih=bias // width * panel_size(sizes.I, width),
@@ -148,7 +149,9 @@ def forward_room(sizes, keep, width):
 def backward_room(sizes, width, threads):
     """The workspace of `recursive_backward`."""
     N, M, slots, I, H, K, _, forgetting = sizes
-    P, G, hidden = fed_size(H, K), gate_rows(sizes), hidden_rows(sizes)
+    P = fed_size(H, K)
+    G = gate_rows(sizes)
+    hidden = hidden_rows(sizes)
     row = row_stride(G, width)
     W_hh = room_size(product_room(Shape(hidden, P, max(M, slots)), width, threads), width)
     W_ih = room_size(product_room(Shape(G, I, N), width, threads), width)

@@ -16,16 +16,20 @@ from fastrnn.kernels.simd import zeros
 @device
 def _level_shard(shard, shards, forest, level):
     """The rows of a level that a shard owns: the first one, and one past the last."""
-    low, high = forest.levels[level], forest.levels[level + 1]
+    low = forest.levels[level]
+    high = forest.levels[level + 1]
     return low + split(high - low, shards, shard), low + split(high - low, shards, shard + 1)
 
 
 @device
 def _node(forest, n):
     """The node of row n; a leaf has no slots."""
-    inner, first, last = n - forest.levels[1], 0, 0
+    inner = n - forest.levels[1]
+    first = 0
+    last = 0
     if inner >= 0:
-        first, last = forest.first[inner], forest.first[inner + 1]
+        first = forest.first[inner]
+        last = forest.first[inner + 1]
     return Node(forest.order[n], forest.children, first, last)
 
 
@@ -33,10 +37,12 @@ def _node(forest, n):
 def _project(begin, end, forest, sizes, x, columns, room, kept):
     """The inputs' part of the pre-activations in the first columns of the rows begin..end-1, which are gathered."""
     width, I = lanes(x), sizes.I
-    x_row, row = row_stride(I, width), z_row(sizes, width)
+    x_row = row_stride(I, width)
+    row = z_row(sizes, width)
     for n in range(begin, end):
         copy_row(kept.x + n * x_row, x + forest.order[n] * I, I)
-    rows, z = by_rows(kept.x + begin * x_row, x_row), Rows(kept.z + begin * row, row)
+    rows = by_rows(kept.x + begin * x_row, x_row)
+    z = Rows(kept.z + begin * row, row)
     tile_block(end - begin, columns, I, rows, Panels(room.W_ih, panel_size(I, width)), repeated(room.bias), z)
 
 
@@ -44,7 +50,8 @@ def _project(begin, end, forest, sizes, x, columns, room, kept):
 def project_inner(shard, shards, forest, sizes, x, room, kept):
     """The inputs' part of inner nodes, which doesn't wait for the children: blocks of rows from several levels."""
     leaves = forest.levels[1]
-    low, high = leaves + split(sizes.M, shards, shard), leaves + split(sizes.M, shards, shard + 1)
+    low = leaves + split(sizes.M, shards, shard)
+    high = leaves + split(sizes.M, shards, shard + 1)
     for n in range(low, high, ROW_BLOCK):
         _project(n, min(high, n + ROW_BLOCK), forest, sizes, x, z_row(sizes, lanes(x)), room, kept)
 
@@ -52,10 +59,14 @@ def project_inner(shard, shards, forest, sizes, x, room, kept):
 @device
 def _gather_children(inner, forest, sizes, h, kept):
     """What an inner node's children feed: the sum of their h, or all side by side; and each h for its own gate."""
-    width, H, row = lanes(h), sizes.H, fed_row(sizes, lanes(h))
-    first, last = forest.first[inner], forest.first[inner + 1]
+    width = lanes(h)
+    H = sizes.H
+    row = fed_row(sizes, lanes(h))
+    first = forest.first[inner]
+    last = forest.first[inner + 1]
     for unit in range(0, H, width):
-        valid, total = H - unit, zeros(h)
+        valid = H - unit
+        total = zeros(h)
         for slot in range(first, last):
             child = forest.children[slot]
             h_k = load_first(h + (max(child, 0) * H + unit), valid if child >= 0 else 0)
@@ -71,30 +82,42 @@ def _gather_children(inner, forest, sizes, h, kept):
 @device
 def _forget_products(inner, rows, forest, sizes, W_f, z_f, kept):
     """The forget gates' pre-activations in the slots of some inner nodes, from their inputs' part in the Rows z_f."""
-    width, H, K, row = lanes(kept.f), sizes.H, sizes.K, fed_row(sizes, lanes(kept.f))
+    width = lanes(kept.f)
+    H = sizes.H
+    K = sizes.K
+    row = fed_row(sizes, lanes(kept.f))
     if K > 0:
         blocks = padded(H, width) // width
         for k in range(K):
-            panels, f = Panels(W_f.data + k * blocks * W_f.size, W_f.size), kept.f + (inner * K + k) * H
+            panels = Panels(W_f.data + k * blocks * W_f.size, W_f.size)
+            f = kept.f + (inner * K + k) * H
             tile_block(rows, H, K * H, by_rows(kept.fed + inner * row, row), panels, z_f, Rows(f, K * H))
         return
     for q in range(rows):
         for slot in range(forest.first[inner + q], forest.first[inner + q + 1]):
             copy_row(kept.f + slot * H, z_f.data + q * z_f.row, H)
     for slot in range(forest.first[inner], forest.first[inner + rows], ROW_BLOCK):
-        count, f = min(ROW_BLOCK, forest.first[inner + rows] - slot), Rows(kept.f + slot * H, H)
+        count = min(ROW_BLOCK, forest.first[inner + rows] - slot)
+        f = Rows(kept.f + slot * H, H)
         tile_block(count, H, H, by_rows(kept.edges + slot * row, row), W_f, f, f)
 
 
 @device
 def forward_level(shard, shards, level, cell, forest, sizes, x, state, room, kept):
     """The rows of one level; state: States; room: ForwardRoom."""
-    width, H, P, leaves = lanes(x), sizes.H, fed_size(sizes.H, sizes.K), forest.levels[1]
-    row, fed, size = z_row(sizes, width), fed_row(sizes, width), panel_size(P, width)
+    width = lanes(x)
+    H = sizes.H
+    P = fed_size(sizes.H, sizes.K)
+    leaves = forest.levels[1]
+    row = z_row(sizes, width)
+    fed = fed_row(sizes, width)
+    size = panel_size(P, width)
     own = sizes.own * padded(H, width)  # the own gates' columns
     start, stop = _level_shard(shard, shards, forest, level)
     for begin in range(start, stop, ROW_BLOCK):
-        rows, inner, z = min(ROW_BLOCK, stop - begin), begin - leaves, Rows(kept.z + begin * row, row)
+        rows = min(ROW_BLOCK, stop - begin)
+        inner = begin - leaves
+        z = Rows(kept.z + begin * row, row)
         if inner >= 0:
             for m in range(inner, inner + rows):
                 _gather_children(m, forest, sizes, state.h, kept)
@@ -105,7 +128,8 @@ def forward_level(shard, shards, level, cell, forest, sizes, x, state, room, kep
         else:  # a leaf's forget gates meet nothing
             _project(begin, begin + rows, forest, sizes, x, own, room, kept)
         for n in range(begin, begin + rows):
-            node, trace = _node(forest, n), Trace(kept.z + n * row, kept.f, state.h, state.c)
+            node = _node(forest, n)
+            trace = Trace(kept.z + n * row, kept.f, state.h, state.c)
             for unit in range(0, H, width):
                 node_forward(cell, unit, H, node, trace)
 
@@ -114,10 +138,16 @@ def forward_level(shard, shards, level, cell, forest, sizes, x, state, room, kep
 def _children_products(begin, rows, forest, sizes, room):
     """What the children of some inner nodes get through the products: a row of `carry` for each child, or with summed
     children that have no gates for each parent."""
-    width, H, K, P = lanes(room.dz), sizes.H, sizes.K, fed_size(sizes.H, sizes.K)
-    row, d_f_row = row_stride(gate_rows(sizes), width), fed_row(sizes, width)
+    width = lanes(room.dz)
+    H = sizes.H
+    K = sizes.K
+    P = fed_size(sizes.H, sizes.K)
+    row = row_stride(gate_rows(sizes), width)
+    d_f_row = fed_row(sizes, width)
     size = panel_size(hidden_rows(sizes), width)
-    inner, dz, each = begin - forest.levels[1], room.dz + begin * row, sizes.forgetting and K == 0
+    inner = begin - forest.levels[1]
+    dz = room.dz + begin * row
+    each = sizes.forgetting and K == 0
     target = Rows((room.d_sums if each else room.carry) + inner * P, P)
     tile_block(rows, P, H, by_rows(dz, row), Panels(room.W_hh, size), repeated(room.zero), target)
     if not sizes.forgetting:
@@ -132,20 +162,26 @@ def _children_products(begin, rows, forest, sizes, room):
         for slot in range(forest.first[inner + q], forest.first[inner + q + 1]):
             copy_row(room.carry + slot * H, target.data + q * H, H)
     for slot in range(forest.first[inner], forest.first[inner + rows], ROW_BLOCK):
-        count, carry = min(ROW_BLOCK, forest.first[inner + rows] - slot), Rows(room.carry + slot * H, H)
+        count = min(ROW_BLOCK, forest.first[inner + rows] - slot)
+        carry = Rows(room.carry + slot * H, H)
         tile_block(count, H, H, by_rows(room.d_f + slot * d_f_row, d_f_row), W_f, carry, carry)
 
 
 @device
 def backward_level(shard, shards, level, cell, forest, sizes, state, d_state, kept, room):
     """The rows of one level; state, d_state: States; room: BackwardRoom."""
-    width, H, leaves = lanes(room.dz), sizes.H, forest.levels[1]
-    row, dz_row, d_f_row = z_row(sizes, width), row_stride(gate_rows(sizes), width), fed_row(sizes, width)
+    width = lanes(room.dz)
+    H = sizes.H
+    leaves = forest.levels[1]
+    row = z_row(sizes, width)
+    dz_row = row_stride(gate_rows(sizes), width)
+    d_f_row = fed_row(sizes, width)
     start, stop = _level_shard(shard, shards, forest, level)
     for begin in range(start, stop, ROW_BLOCK):
         rows = min(ROW_BLOCK, stop - begin)
         for n in range(begin, begin + rows):
-            node, own = _node(forest, n), forest.carry[n]
+            node = _node(forest, n)
+            own = forest.carry[n]
             trace = Trace(kept.z + n * row, kept.f, state.h, state.c)
             d_f = room.d_f + (max(n - leaves, 0) if sizes.K > 0 else node.first) * d_f_row
             gradients = NodeGradients(room.dz + n * dz_row, d_f, H if sizes.K > 0 else d_f_row, room.d_c)

@@ -59,7 +59,9 @@ def _softmax_shard(shard, shards, rows, room):
     scale = element(partial)  # in the logits' precision, so that 1 - 1 is 0
     low, high = split(N, shards, shard), split(N, shards, shard + 1)
     for i in range(low, high):
-        x, d, target = rows.logits + i * V, rows.gradient + i * V, rows.targets[i]
+        x = rows.logits + i * V
+        d = rows.gradient + i * V
+        target = rows.targets[i]
         best = row_max(x, V, partial)
         set_element(room.shifted + i, best - element(x + target))
         total = row_exp_sum(x, V, best, d, rows.wanted, partial)
@@ -90,7 +92,8 @@ def softmax_cross_entropy(logits, targets, V, scale, losses, d_logits, work, thr
 
     Cost: one exp and 2 passes a logit.
     """
-    gradient, wanted = pointer(d_logits), d_logits.size > 0
+    gradient = pointer(d_logits)
+    wanted = d_logits.size > 0
     rows = Softmax(pointer(logits), targets, V, scale, pointer(losses), gradient, wanted)
     _softmax_cross_entropy(rows, pointer(work), threads)
 
@@ -128,16 +131,20 @@ def linear_cross_entropy(x, weight, bias, targets, scale, losses, dx, d_weight, 
 
     Cost: 2*N*V*H flop, or 6*N*V*H. Reference twin: fastrnn.reference.loss.linear_cross_entropy.
     """
-    (N, H), V, wanted = x.shape, bias.size, d_bias.size > 0
+    N, H = x.shape
+    V = bias.size
+    wanted = d_bias.size > 0
     room = carve(pointer(work), linear_loss_room(N, V, H, lanes(pointer(work)), threads))
     rows, weights, logits = by_rows(pointer(x), H), by_rows(pointer(weight), H), by_rows(room.logits, V)
-    start, target = repeated(pointer(bias)), Rows(room.logits, V)
+    start = repeated(pointer(bias))
+    target = Rows(room.logits, V)
     multiply(rows, transposed(weights), start, target, Shape(N, V, H), room.product, threads)
     softmax = Softmax(room.logits, targets, V, scale, pointer(losses), room.logits, wanted)
     _softmax_cross_entropy(softmax, room.loss, threads)
     if wanted:
         zero_row(room.zero, H)
-        zero, sums = repeated(room.zero), Rows(pointer(d_weight), H)
+        zero = repeated(room.zero)
+        sums = Rows(pointer(d_weight), H)
         multiply(logits, weights, zero, Rows(pointer(dx), H), Shape(N, H, V), room.product, threads)
         multiply(transposed(logits), rows, sums if add else zero, sums, Shape(V, H, N), room.product, threads)
         column_sums(room.logits, N, V, d_bias, add, threads)

@@ -97,7 +97,8 @@ def tile_block(rows, columns, K, a, panels, c0, c):
                 prefetch_block(c.data + ((i + r) * c.row + n), c.row, r, v, width)
             elif n + v * width < columns:
                 prefetch_block(c.data + (n + v * width), c.row, height, v, width)
-            start, target = c0.data + (i * c0.row + n), c.data + (i * c.row + n)
+            start = c0.data + (i * c0.row + n)
+            target = c.data + (i * c.row + n)
             tile(r, v, K, a.data + i * a.row, a.row, a.column, p, panels.size, start, c0.row, target, c.row, tail)
             i += r
         n += v * width
@@ -148,10 +149,12 @@ def row_blocks(rows, columns, K, a, panels, c0, c, work):
     width = lanes(panels.data)
     for i in range(0, rows, ROW_BLOCK):
         count = min(ROW_BLOCK, rows - i)
-        source, stride = a.data + i * a.row, a.row
+        source = a.data + i * a.row
+        stride = a.row
         if crowded(a.row, width):
             copy_rows(work, K + width, source, a.row, count, K)
-            source, stride = work, K + width
+            source = work
+            stride = K + width
         start, target = Rows(c0.data + i * c0.row, c0.row), Rows(c.data + i * c.row, c.row)
         tile_block(count, columns, K, by_rows(source, stride), panels, start, target)
 
@@ -176,7 +179,8 @@ def product_room(shape, width, threads):
 @device
 def _pack_operands(shard, shards, a, b, shape, room):
     width = lanes(room.b)
-    panels, a_panels = -(-shape.N // width), -(-shape.M // width)
+    panels = -(-shape.N // width)
+    a_panels = -(-shape.M // width)
     first, last = split(panels, shards, shard), split(panels, shards, shard + 1)
     pack_range(room.b, b.data, b.row, b.column, shape.K, shape.N, first, last)
     if a.column != 1:
@@ -186,19 +190,25 @@ def _pack_operands(shard, shards, a, b, shape, room):
 
 @device
 def _multiply_shard(shard, shards, a, c0, c, shape, room):
-    (M, N, K), width = shape, lanes(room.b)
+    M, N, K = shape
+    width = lanes(room.b)
     size = panel_size(K, width)
     low, high, left, right = 0, M, 0, N
     if M >= N:
         count = -(-M // width)
-        low, high = split(count, shards, shard) * width, min(M, split(count, shards, shard + 1) * width)
+        low = split(count, shards, shard) * width
+        high = min(M, split(count, shards, shard + 1) * width)
     else:
         count = -(-N // width)
-        left, right = split(count, shards, shard) * width, min(N, split(count, shards, shard + 1) * width)
-    columns, panels = right - left, Panels(room.b + left // width * size, size)
-    start, target = c0.data + (low * c0.row + left), c.data + (low * c.row + left)
+        left = split(count, shards, shard) * width
+        right = min(N, split(count, shards, shard + 1) * width)
+    columns = right - left
+    panels = Panels(room.b + left // width * size, size)
+    start = c0.data + (low * c0.row + left)
+    target = c.data + (low * c.row + left)
     if a.column == 1:
-        own, spread = Matrix(a.data + low * a.row, a.row, a.column), room.a + shard * spread_size(K, width)
+        own = Matrix(a.data + low * a.row, a.row, a.column)
+        spread = room.a + shard * spread_size(K, width)
         row_blocks(high - low, columns, K, own, panels, Rows(start, c0.row), Rows(target, c.row), spread)
         return
     for i in range(low, high, width):
@@ -218,10 +228,12 @@ def multiply(a, b, c0, c, shape, work, threads):
     room = carve(work, product_room(shape, lanes(work), threads))
     block = max(k_block(K, N), 1)
     for k in range(0, max(K, 1), block):
-        part, start = Shape(M, N, min(block, K - k)), c0
+        part = Shape(M, N, min(block, K - k))
+        start = c0
         if k > 0:  # the first block starts from C0, the others go on
             start = c
-        left, right = a.data + k * a.column, b.data + k * b.row
+        left = a.data + k * a.column
+        right = b.data + k * b.row
         own_a, own_b = Matrix(left, a.row, a.column), Matrix(right, b.row, b.column)
         share(threads, _pack_operands, (threads, own_a, own_b, part, room))
         share(threads, _multiply_shard, (threads, own_a, start, c, part, room))
@@ -237,9 +249,12 @@ def product(a, b, c0, c, a_transposed, b_transposed, work, threads):
     Cost: as `multiply`. Reference twin: fastrnn.reference.matmul.product.
     """
     M, N = c.shape
-    left, right, K = by_rows(pointer(a), a.shape[1]), by_rows(pointer(b), b.shape[1]), a.shape[1]
+    left = by_rows(pointer(a), a.shape[1])
+    right = by_rows(pointer(b), b.shape[1])
+    K = a.shape[1]
     if a_transposed:
-        left, K = transposed(left), a.shape[0]
+        left = transposed(left)
+        K = a.shape[0]
     if b_transposed:
         right = transposed(right)
     multiply(left, right, repeated(pointer(c0)), Rows(pointer(c), N), Shape(M, N, K), pointer(work), threads)

@@ -38,7 +38,10 @@ LEVEL_FLOPS = TARGET.level_flops
 
 @device
 def _sizes(cell, forest, I, H):
-    N, M, slots, forgetting = forest.order.size, forest.first.size - 1, forest.children.size, states(cell) - 1
+    N = forest.order.size
+    M = forest.first.size - 1
+    slots = forest.children.size
+    forgetting = states(cell) - 1
     return Sizes(N, M, slots, I, H, forest.K, gates(cell) - forgetting, forgetting)
 
 
@@ -54,8 +57,10 @@ def _gate(panel, own, forgets, blocks):
 @device
 def _pack(shard, shards, weight, columns, H, own, forgets, panels):
     """Rows of `columns` weights, H of each gate, to panels."""
-    width, rows = lanes(panels), transposed(by_rows(weight, columns))
-    blocks, size = -(-H // width), panel_size(columns, width)
+    width = lanes(panels)
+    rows = transposed(by_rows(weight, columns))
+    blocks = -(-H // width)
+    size = panel_size(columns, width)
     count = (own + forgets) * blocks
     for p in range(split(count, shards, shard), split(count, shards, shard + 1)):
         gate, block = _gate(p, own, forgets, blocks)
@@ -70,7 +75,8 @@ def _pack_bias(b_ih, b_hh, H, own, forgetting, bias):
     blocks = -(-H // width)
     for p in range((own + forgetting) * blocks):
         gate, block = _gate(p, own, forgetting, blocks)
-        at, valid = gate * H + block * width, H - block * width
+        at = gate * H + block * width
+        valid = H - block * width
         total = load_first(pointer(b_ih) + at, min(valid, b_ih.size))  # zeros without biases
         store(bias + p * width, total + load_first(pointer(b_hh) + at, min(valid, b_hh.size)))
 
@@ -99,10 +105,14 @@ def recursive_forward(x, weights, cell, forest, h, c, kept, work, threads):
     Cost: 2*N*G*H*I flop and for each of M inner nodes 2*G*H*P, or 2*H*H*(3 + its children) with a gate for each summed
     child. Reference twin: fastrnn.reference.recursive.recursive_forward.
     """
-    width, N, H = lanes(pointer(x)), forest.order.size, h.size // forest.order.size
+    width = lanes(pointer(x))
+    N = forest.order.size
+    H = h.size // forest.order.size
     sizes = _sizes(cell, forest, x.size // N, H)
     room = carve(pointer(work), forward_room(sizes, kept.size > 0, width))
-    own, forgetting, forgets = sizes.own, sizes.forgetting, sizes.forgetting * max(sizes.K, 1)
+    own = sizes.own
+    forgetting = sizes.forgetting
+    forgets = sizes.forgetting * max(sizes.K, 1)
     share(threads, _pack, (threads, pointer(weights.W_ih), sizes.I, H, own, forgetting, room.W_ih))
     share(threads, _pack, (threads, pointer(weights.W_hh), fed_size(H, sizes.K), H, own, forgets, room.W_hh))
     _pack_bias(weights.b_ih, weights.b_hh, H, own, forgetting, room.bias)
@@ -117,24 +127,39 @@ def recursive_forward(x, weights, cell, forest, h, c, kept, work, threads):
 @device
 def _hidden_gradient(forest, sizes, kept, room, dW_hh, threads):
     """The gradient of W_hh."""
-    width, H, K, M, P = lanes(dW_hh), sizes.H, sizes.K, sizes.M, fed_size(sizes.H, sizes.K)
-    dz_row, row = row_stride(gate_rows(sizes), width), fed_row(sizes, width)
-    inner, fed, zero = room.dz + forest.levels[1] * dz_row, by_rows(kept.fed, row), repeated(room.zero)
+    width = lanes(dW_hh)
+    H = sizes.H
+    K = sizes.K
+    M = sizes.M
+    P = fed_size(sizes.H, sizes.K)
+    dz_row = row_stride(gate_rows(sizes), width)
+    row = fed_row(sizes, width)
+    inner = room.dz + forest.levels[1] * dz_row
+    fed = by_rows(kept.fed, row)
+    zero = repeated(room.zero)
     dz = transposed(by_rows(inner, dz_row))
     multiply(dz, fed, zero, Rows(dW_hh, P), Shape(H, P, M), room.product, threads)
     if sizes.forgetting:
-        forgets, d_f = max(K, 1), transposed(by_rows(room.d_f, row))
+        forgets = max(K, 1)
+        d_f = transposed(by_rows(room.d_f, row))
         source, rows = (fed, M) if K > 0 else (by_rows(kept.edges, row), sizes.slots)
         multiply(d_f, source, zero, Rows(dW_hh + H * P, P), Shape(forgets * H, P, rows), room.product, threads)
-        last, target = transposed(by_rows(inner + 2 * H, dz_row)), Rows(dW_hh + (1 + forgets) * H * P, P)
+        last = transposed(by_rows(inner + 2 * H, dz_row))
+        target = Rows(dW_hh + (1 + forgets) * H * P, P)
         multiply(last, fed, zero, target, Shape(2 * H, P, M), room.product, threads)
 
 
 @device
 def _input_gradients(forest, sizes, kept, room, W_ih, dW_ih, threads):
     """The gradients of W_ih and, in the computing order, of x: of a leaf no forget gate takes part."""
-    width, I, H, G, leaves = lanes(dW_ih), sizes.I, sizes.H, gate_rows(sizes), forest.levels[1]
-    dz_row, x_row, zero = row_stride(G, width), row_stride(I, width), repeated(room.zero)
+    width = lanes(dW_ih)
+    I = sizes.I
+    H = sizes.H
+    G = gate_rows(sizes)
+    leaves = forest.levels[1]
+    dz_row = row_stride(G, width)
+    x_row = row_stride(I, width)
+    zero = repeated(room.zero)
     dz, inner = by_rows(room.dz, dz_row), by_rows(room.dz + leaves * dz_row, dz_row)
     x, inner_x, weight = by_rows(kept.x, x_row), by_rows(kept.x + leaves * x_row, x_row), by_rows(W_ih, I)
     to_weight, to_x, to_inner_x = Rows(dW_ih, I), Rows(room.dx, I), Rows(room.dx + leaves * I, I)
@@ -143,7 +168,8 @@ def _input_gradients(forest, sizes, kept, room, W_ih, dW_ih, threads):
     multiply(inner, weight, zero, to_inner_x, Shape(sizes.M, I, G), room.product, threads)
     multiply(dz, weight, zero, to_x, Shape(leaves, I, H), room.product, threads)
     if sizes.forgetting:
-        last, to_last = by_rows(room.dz + 2 * H, dz_row), Rows(dW_ih + 2 * H * I, I)
+        last = by_rows(room.dz + 2 * H, dz_row)
+        to_last = Rows(dW_ih + 2 * H * I, I)
         multiply(transposed(last), x, to_last, to_last, Shape(2 * H, I, leaves), room.product, threads)
         last_weight = by_rows(W_ih + 2 * H * I, I)
         multiply(last, last_weight, to_x, to_x, Shape(leaves, I, 2 * H), room.product, threads)
@@ -168,7 +194,9 @@ def recursive_backward(h, c, weights, cell, forest, kept, dh, dc, dx, grads, wor
 
     Cost: twice the flop of forward. Reference twin: fastrnn.reference.recursive.recursive_backward.
     """
-    width, N, H = lanes(pointer(h)), forest.order.size, h.size // forest.order.size
+    width = lanes(pointer(h))
+    N = forest.order.size
+    H = h.size // forest.order.size
     sizes = _sizes(cell, forest, dx.size // N, H)
     P = fed_size(H, sizes.K)
     room = carve(pointer(work), backward_room(sizes, width, threads))

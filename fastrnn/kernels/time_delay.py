@@ -88,7 +88,8 @@ def seen_taps(shifts, t, T):
         if t + shifts[tap] < 0:
             until = min(until, -shifts[tap])
         else:
-            start, end = start if end > 0 else tap, tap + 1
+            start = start if end > 0 else tap
+            end = tap + 1
     return start, end, until
 
 
@@ -98,17 +99,24 @@ def gather_windows(windows, block, target):
     I, first, count, T = windows.I, windows.first, windows.count, windows.first.size
     begin = step_of(first, block.low)
     for tap in range(block.left // I, -(-block.right // I)):
-        start, end = max(block.left - tap * I, 0), min(block.right - tap * I, I)
-        to, t, row = target.data + (tap * I + start - block.left), begin, block.low
+        start = max(block.left - tap * I, 0)
+        end = min(block.right - tap * I, I)
+        to = target.data + (tap * I + start - block.left)
+        t = begin
+        row = block.low
         while row < block.high:
-            rows, sequence = min(first[t] + count[t], block.high) - row, row - first[t]
-            source, present = t + windows.shifts[tap], 0
+            rows = min(first[t] + count[t], block.high) - row
+            sequence = row - first[t]
+            source = t + windows.shifts[tap]
+            present = 0
             if 0 <= source < T:
                 present = max(0, min(rows, count[source] - sequence))
                 copy_rows(to, target.row, windows.x + ((first[source] + sequence) * I + start), I, present, end - start)
             for i in range(present, rows):
                 zero_row(to + i * target.row, end - start)
-            to, row, t = to + rows * target.row, row + rows, t + 1
+            to = to + rows * target.row
+            row = row + rows
+            t = t + 1
 
 
 class ConvolveRoom(NamedTuple):
@@ -143,20 +151,27 @@ def _pack_taps(shard, shards, weight, taps, I, O, panels):
     count = -(-O // width)
     for p in range(split(count, shards, shard), split(count, shards, shard + 1)):
         for tap in range(taps):
-            target, source = panels + (p * size + tap * I * width), weight.data + (p * width * weight.column + tap)
+            target = panels + (p * size + tap * I * width)
+            source = weight.data + (p * width * weight.column + tap)
             pack_panel(target, source, weight.row, weight.column, I, min(width, O - p * width))
 
 
 @device
 def _convolve(shard, shards, windows, bias, y, room):
-    width, N, I, O = lanes(y.data), windows.N, windows.I, y.row
+    width = lanes(y.data)
+    N = windows.N
+    I = windows.I
+    O = y.row
     K = windows.shifts.size * I
-    size, row = panel_size(K, width), window_row(K, ROW_COLUMNS, width)
+    size = panel_size(K, width)
+    row = window_row(K, ROW_COLUMNS, width)
     own = Rows(room.windows + shard * ROW_BLOCK * row, row)
     low, last = split(N, shards, shard), split(N, shards, shard + 1)
     while low < last:
         start, end, until = seen_taps(windows.shifts, step_of(windows.first, low), windows.first.size)
-        high, c0, c = min(low + ROW_BLOCK, last, rows_before(windows, until)), bias, Rows(y.data + low * O, O)
+        high = min(low + ROW_BLOCK, last, rows_before(windows, until))
+        c0 = bias
+        c = Rows(y.data + low * O, O)
         for left in range(start * I, max(end * I, 1), ROW_COLUMNS):
             right = min(left + ROW_COLUMNS, end * I)
             gather_windows(windows, Block(low, high, left, right), own)
@@ -177,7 +192,8 @@ def convolve(x, first, count, shifts, weight, weight_transposed, bias, O, y, wor
     Threads share the rows. Cost: 2*N*O*taps*I flop, and a copy of N*taps*I elements.
     Reference twin: fastrnn.reference.time_delay.time_delay_forward.
     """
-    taps, N = shifts.size, y.size // O
+    taps = shifts.size
+    N = y.size // O
     I = weight.size // (taps * O)
     room = carve(pointer(work), convolve_room(taps, I, O, lanes(pointer(work)), threads))
     first_tap = Matrix(pointer(weight), taps, taps * I)  # element (i, o); those of the other taps lie behind it
@@ -215,23 +231,31 @@ def gradient_room(taps, I, O, width, threads):
 @device
 def _pack_rows(shard, shards, rows, K, panels):
     """K rows of which a sum is taken."""
-    O, count = rows.row, -(-rows.row // lanes(panels))
+    O = rows.row
+    count = -(-rows.row // lanes(panels))
     first, last = split(count, shards, shard), split(count, shards, shard + 1)
     pack_range(panels, rows.data, rows.row, rows.column, K, O, first, last)
 
 
 @device
 def _add_windows(shard, shards, windows, low, high, start, sums, room):
-    width, O, I, T = lanes(sums.data), sums.row, windows.I, windows.first.size
-    K, row = windows.shifts.size * I, window_row(windows.shifts.size * I, SUM_COLUMNS, width)
-    own, size = Rows(room.windows + shard * K_BLOCK * row, row), panel_size(high - low, width)
+    width = lanes(sums.data)
+    O = sums.row
+    I = windows.I
+    T = windows.first.size
+    K = windows.shifts.size * I
+    row = window_row(windows.shifts.size * I, SUM_COLUMNS, width)
+    own = Rows(room.windows + shard * K_BLOCK * row, row)
+    size = panel_size(high - low, width)
     left, last = split(K, shards, shard), split(K, shards, shard + 1)
     while left < last:
-        shift, right = windows.shifts[left // I], min(left + SUM_COLUMNS, (left // I + 1) * I, last)
+        shift = windows.shifts[left // I]
+        right = min(left + SUM_COLUMNS, (left // I + 1) * I, last)
         begin = max(low, rows_before(windows, -shift))
         end = max(begin, min(high, rows_before(windows, T - shift)))
         gather_windows(windows, Block(begin, end, left, right), own)
-        columns, panels = transposed(by_rows(own.data, row)), Panels(room.dy + (begin - low) * width, size)
+        columns = transposed(by_rows(own.data, row))
+        panels = Panels(room.dy + (begin - low) * width, size)
         c0, c = Rows(start.data + left * start.row, start.row), Rows(sums.data + left * O, O)
         tile_block(right - left, O, end - begin, columns, panels, c0, c)
         left = right
@@ -255,10 +279,13 @@ def weight_gradient(x, first, count, shifts, dy, O, d_weight, work, threads):
     Threads share the columns of the windows. Cost: 2*N*O*taps*I flop, and a copy of N*taps*I elements.
     Reference twin: fastrnn.reference.time_delay.time_delay_backward.
     """
-    taps, N = shifts.size, dy.size // O
+    taps = shifts.size
+    N = dy.size // O
     I = d_weight.size // (taps * O)
     room = carve(pointer(work), gradient_room(taps, I, O, lanes(pointer(work)), threads))
-    windows, rows, sums = Windows(pointer(x), N, I, first, count, shifts), by_rows(pointer(dy), O), Rows(room.sums, O)
+    windows = Windows(pointer(x), N, I, first, count, shifts)
+    rows = by_rows(pointer(dy), O)
+    sums = Rows(room.sums, O)
     zero_row(room.zero, O)
     start = repeated(room.zero)
     for low in range(0, max(N, 1), K_BLOCK):

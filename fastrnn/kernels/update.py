@@ -126,7 +126,8 @@ def rmsprop(p, g, square_avg, lr, alpha, eps, weight_decay, threads):
 
 @device
 def _adam(shard, shards, start, moments, step_size, betas, eps, correction, shrink):
-    (exp_avg, exp_avg_sq), (beta1, beta2) = moments, betas
+    exp_avg, exp_avg_sq = moments
+    beta1, beta2 = betas
     end = split(start.size, shards, shard + 1)
     for i in range(split(start.size, shards, shard), end, lanes(start.p)):
         n = end - i
@@ -146,5 +147,6 @@ def adam(p, g, exp_avg, exp_avg_sq, step_size, beta1, beta2, eps, correction, we
     step_size = lr/(1 - beta1^t), correction = 1/sqrt(1 - beta2^t); Adam has weight_decay and shrink 1, AdamW has
     weight_decay 0 and shrink 1 - lr*weight_decay.
     """
-    start, moments = Descent(pointer(p), pointer(g), p.size, weight_decay), (pointer(exp_avg), pointer(exp_avg_sq))
+    start = Descent(pointer(p), pointer(g), p.size, weight_decay)
+    moments = (pointer(exp_avg), pointer(exp_avg_sq))
     share(threads, _adam, (threads, start, moments, step_size, (beta1, beta2), eps, correction, shrink))

@@ -38,7 +38,8 @@ class Linear(Layer):
     def _run(self, x):
         shape = checks.rank("x", x, "(..., in_features)", 0).shape
         x = checks.array("x", x, self.dtype, *shape[:-1], self.in_features, letters="(..., in_features)")
-        rows, p = math.prod(shape[:-1]), self.parameters.views()
+        rows = math.prod(shape[:-1])
+        p = self.parameters.views()
         y, pullback = functional.linear(x.reshape(rows, self.in_features), p["weight"], p.get("bias"))
         return x.shape, y.reshape(*shape[:-1], self.out_features), pullback
 

@@ -70,8 +70,10 @@ class Recursive(Layer):
         self.children = checks.children("children", children)
         self.bias = checks.flag("bias", bias)
         self._K = 0 if self.children == "sum" else int(self.children)
-        kind, K = CELLS[cell], max(self._K, 1)
-        self.state_names, G = kind.states, len(kind.gates)
+        kind = CELLS[cell]
+        K = max(self._K, 1)
+        self.state_names = kind.states
+        G = len(kind.gates)
         forgets = (K - 1) * (len(self.state_names) - 1)  # more than one
         shapes: dict[str, tuple[int, ...]] = {"weight_ih": (G * H, self.input_size)}
         shapes |= {"weight_hh": ((G + forgets) * H, K * H)}

@@ -62,7 +62,8 @@ class Recurrent(Stack):
 
     def _taken(self, argument, names, value, batch):
         """A caller's state or its cotangent, checked: arrays (L*D, B, width), the sequences as the rows have them."""
-        leading, letters = (len(self._names), *batch.batch), self._state_letters[len(batch.batch)]
+        leading = (len(self._names), *batch.batch)
+        letters = self._state_letters[len(batch.batch)]
         return [batch.take_state(s) for s in self.arrays_of(argument, names, value, leading, letters)]
 
     def _given(self, batch, states):
@@ -163,7 +164,8 @@ class Recurrent(Stack):
 
     def _checked_state(self, value: State, batch: tuple[int, ...]) -> list[np.ndarray]:
         """The arrays (L, *batch, width) of the state of a layer in one direction, zeros for None."""
-        leading, letters = (self.num_layers, *batch), self._state_letters[len(batch)]
+        leading = (self.num_layers, *batch)
+        letters = self._state_letters[len(batch)]
         return self.arrays_of("state", self.state_names, value, leading, letters)
 
     def wiring(self) -> Wiring:

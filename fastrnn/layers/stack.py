@@ -46,8 +46,10 @@ class Stack(Layer):
         self.proj_size = checks.integer("proj_size", proj_size, 0, H - 1)
         P = self.proj_size or H
         self._cell = kind.weighted if per_unit and kind.weighted else kind.tag
-        traits, D = TRAITS[self._cell], len(suffixes[0])
-        GH, RH = len(traits.gates) * H, traits.recurrent * H
+        traits = TRAITS[self._cell]
+        D = len(suffixes[0])
+        GH = len(traits.gates) * H
+        RH = traits.recurrent * H
         shapes: dict[str, tuple[int, ...]] = {}
         self._names: list[list[str | None]] = []
         for k, directions in enumerate(suffixes):
@@ -63,7 +65,8 @@ class Stack(Layer):
         others = len(kind.states) - 1
         self._directions = (False, True)[:D]
         self._bound: tuple[dict[str, np.ndarray] | None, list[Weights], list[functional.Bound]] = None, [], []
-        self.state_names, self._widths = kind.states, (P, *[H] * others)
+        self.state_names = kind.states
+        self._widths = (P, *[H] * others)
         self._width_letters = ("proj_size" if P < H else "hidden_size", *["hidden_size"] * others)
         generator = checks.generator(seed)
         self.parameters.flat[:] = generator.uniform(-(H**-0.5), H**-0.5, self.parameters.flat.size)
@@ -126,7 +129,9 @@ class Stack(Layer):
         that fills grads and does what flow.Asked says, and a function that gives h and the activations (N, width) of
         each layer and direction.
         """
-        D, own, y = len(self._directions), self._bind()[2], x
+        D = len(self._directions)
+        own = self._bind()[2]
+        y = x
         layers: list[Any] = []
         undrops: list[Any] = []
         final: list[States] = []
@@ -165,7 +170,8 @@ class Stack(Layer):
         self, argument: str, names: Sequence[str], value: Any, leading: tuple[int, ...], letters: Sequence[str]
     ) -> list[np.ndarray]:
         """A caller's state or its cotangent, checked: arrays (*leading, width), zeros for None."""
-        values, dtype = (value,) if len(names) == 1 else checks.parts(argument, value, names), self.dtype
+        values = (value,) if len(names) == 1 else checks.parts(argument, value, names)
+        dtype = self.dtype
         return [
             np.zeros((*leading, width), dtype)
             if value is None

@@ -26,15 +26,18 @@ class Stream:
     """
 
     def __init__(self, layer: "Recurrent", batch: tuple[int, ...]) -> None:
-        self._layer, self._batch = layer, batch
+        self._layer = layer
+        self._batch = batch
         self._build(_copied(layer.parameters))
 
     def _build(self, weights):
         """Everything that follows from the layer, the size of the batch and the weights (Parameters)."""
-        own, B = self._layer._weights(weights), self._batch[0] if self._batch else 1
+        own = self._layer._weights(weights)
+        B = self._batch[0] if self._batch else 1
         steppers = [functional.stepper(self._layer._cell, each, B) for each in own]
         self._steps, self._arguments, self._states, self._packs = zip(*steppers, strict=True)
-        P, self._dtype = self._layer._widths[0], self._layer.dtype
+        P = self._layer._widths[0]
+        self._dtype = self._layer.dtype
         self._shape, self._output = (*self._batch, self._layer.input_size), (*self._batch, P)
         self._between = [np.empty(B * P, self._dtype) for _ in self._steps[1:]]
         self._single, self._step, self._own = len(own) == 1 and not self._batch, self._steps[0], self._arguments[0]
@@ -50,7 +53,8 @@ class Stream:
         return {"layer": self._layer, "batch": self._batch, "weights": self._weights, "state": self.state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._layer, self._batch = state["layer"], state["batch"]
+        self._layer = state["layer"]
+        self._batch = state["batch"]
         self._build(state["weights"])
         self.state = state["state"]
 

@@ -37,14 +37,16 @@ def _(cell, unit, d_state, state, state_prev, saved):
     if cell.instance_class is ElmanTanh:
 
         def tanh_backward(cell, unit, d_state, state, state_prev, saved):
-            (dh,), (h,) = d_state, state
+            (dh,) = d_state
+            (h,) = state
             return (dh * fma(-h, h, 1.0),), (zeros(dh),)
 
         return tanh_backward
     if cell.instance_class is ElmanRelu:
 
         def relu_backward(cell, unit, d_state, state, state_prev, saved):
-            (dh,), (h,) = d_state, state
+            (dh,) = d_state
+            (h,) = state
             return (select(h > 0.0, dh, 0.0),), (zeros(dh),)
 
         return relu_backward

@@ -60,7 +60,8 @@ def _(cell, unit, z, state):
     if cell.instance_class is GRU:
 
         def forward(cell, unit, z, state):
-            (z_r, z_z, x_n, h_n), (h_prev,) = z, state
+            z_r, z_z, x_n, h_n = z
+            (h_prev,) = state
             r, z = sigmoid(z_r), sigmoid(z_z)
             n = tanh(fma(r, h_n, x_n))
             return (mix(z, n, h_prev),), (r, z, n, h_n)
@@ -69,7 +70,8 @@ def _(cell, unit, z, state):
     if cell.instance_class is GRUResetBefore:
 
         def forward_message(cell, unit, z, state):
-            (z_r, z_z), (h_prev,) = z, state
+            z_r, z_z = z
+            (h_prev,) = state
             r = sigmoid(z_r)
             return (r * h_prev,), (r, sigmoid(z_z))
 
@@ -103,7 +105,9 @@ def _(cell, unit, d_state, state, state_prev, saved):
     if cell.instance_class is GRU:
 
         def backward(cell, unit, d_state, state, state_prev, saved):
-            (dh,), (h_prev,), (r, z, n, h_n) = d_state, state_prev, saved
+            (dh,) = d_state
+            (h_prev,) = state_prev
+            r, z, n, h_n = saved
             dz_z, dz_n = mix_backward(dh, z, n, h_prev)
             dz_r = dz_n * h_n * (r * (1.0 - r))
             return (dz_r, dz_z, dz_n, dz_n * r), (dh * z,)
@@ -112,7 +116,9 @@ def _(cell, unit, d_state, state, state_prev, saved):
     if cell.instance_class is GRUResetBefore:
 
         def backward_message(cell, unit, d_state, state, state_prev, saved):
-            (dh, d_message), (h_prev,), (r, z, n) = d_state, state_prev, saved
+            dh, d_message = d_state
+            (h_prev,) = state_prev
+            r, z, n = saved
             dz_z, dz_n = mix_backward(dh, z, n, h_prev)
             dz_r = d_message * h_prev * (r * (1.0 - r))
             return (dz_r, dz_z, dz_n), (fma(d_message, r, dh * z),)

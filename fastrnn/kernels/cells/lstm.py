@@ -56,7 +56,8 @@ def _(cell, unit, z, state):
     if cell.instance_class in _BOTH:
 
         def forward(cell, unit, z, state):
-            (z_i, z_f, z_g, z_o), (_, c_prev) = z, state
+            z_i, z_f, z_g, z_o = z
+            _, c_prev = state
             i = sigmoid(peep(cell, 0, unit, z_i, c_prev))
             f = sigmoid(peep(cell, 1, unit, z_f, c_prev))
             g = tanh(z_g)
@@ -73,7 +74,9 @@ def _(cell, unit, d_state, state, state_prev, saved):
     if cell.instance_class in _BOTH:
 
         def backward(cell, unit, d_state, state, state_prev, saved):
-            (dh, dc), (_, c_prev), (i, f, g, o, tanh_c) = d_state, state_prev, saved
+            dh, dc = d_state
+            _, c_prev = state_prev
+            i, f, g, o, tanh_c = saved
             dz_o = dh * tanh_c * (o * (1.0 - o))
             dc = fma(dh * o, fma(-tanh_c, tanh_c, 1.0), dc)
             dc = peep(cell, 2, unit, dc, dz_o)
@@ -91,7 +94,10 @@ def _(cell, sums, dz, state, state_prev, noted):
     if cell.instance_class is PeepholeLSTM:
 
         def peepholes_backward(cell, sums, dz, state, state_prev, noted):
-            (d_i, d_f, d_o), (dz_i, dz_f, _, dz_o), (_, c), (_, c_prev) = sums, dz, state, state_prev
+            d_i, d_f, d_o = sums
+            dz_i, dz_f, _, dz_o = dz
+            _, c = state
+            _, c_prev = state_prev
             return fma(dz_i, c_prev, d_i), fma(dz_f, c_prev, d_f), fma(dz_o, c, d_o)
 
         return peepholes_backward

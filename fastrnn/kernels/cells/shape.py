@@ -221,7 +221,8 @@ def _load_gates(cell, p, width, aside):
 @device
 def gates_at(cell, z, q, v):
     """z without the sums of row q and block v; z: a Z."""
-    width, row = lanes(z.data), z.data + q * z.row
+    width = lanes(z.data)
+    row = z.data + q * z.row
     aside = row + (z.aside + (v - z.left) * apart(cell)) * width
     return load_gates(cell, row + (v - z.left) * gates(cell) * width, width, aside)
 
@@ -253,7 +254,9 @@ def hidden_part(cell, dz):
 @overload(hidden_part)
 def _hidden_part(cell, dz):
     traits = _traits(cell)
-    together, first, last = traits.fed(X_H), len(traits.gates), traits.columns
+    together = traits.fed(X_H)
+    first = len(traits.gates)
+    last = traits.columns
     if traits.fed(X_APART_H):
         return lambda cell, dz: dz[:together] + dz[first:last]
     return lambda cell, dz: dz[:together]

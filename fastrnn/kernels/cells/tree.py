@@ -96,7 +96,9 @@ def _lstm_forward(cell, unit, H, node, trace):
     if cell.instance_class is LSTM:
 
         def forward(cell, unit, H, node, trace):
-            width, valid, z = lanes(trace.z), H - unit, trace.z + 3 * unit
+            width = lanes(trace.z)
+            valid = H - unit
+            z = trace.z + 3 * unit
             z_i, z_g, z_o = load_many(z, width, 3)
             i, g, o = sigmoid(z_i), tanh(z_g), sigmoid(z_o)
             c = i * g
@@ -121,7 +123,8 @@ def _lstm_backward(cell, unit, H, node, d_h, d_c, trace, gradients):
     if cell.instance_class is LSTM:
 
         def backward(cell, unit, H, node, d_h, d_c, trace, gradients):
-            width, valid = lanes(trace.z), H - unit
+            width = lanes(trace.z)
+            valid = H - unit
             i, g, o = load_many(trace.z + 3 * unit, width, 3)
             tanh_c = load(trace.z + (3 * padded(H, width) + unit))
             dz_o = d_h * tanh_c * (o * (1.0 - o))
@@ -130,7 +133,8 @@ def _lstm_backward(cell, unit, H, node, d_h, d_c, trace, gradients):
             dz_g = d_c * i * fma(-g, g, 1.0)
             dz_f = zeros(d_c)
             for slot in range(node.first, node.last):
-                child, d_gate = node.children[slot], zeros(d_c)
+                child = node.children[slot]
+                d_gate = zeros(d_c)
                 if child >= 0:
                     f_k = load_first(trace.f + (slot * H + unit), valid)
                     c_k = load_first(trace.c + (child * H + unit), valid)
