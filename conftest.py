@@ -11,3 +11,4 @@ def pytest_cmdline_main(config):
         config.args = ["bench"]
     elif config.getoption("numprocesses", 0) is None:
         config.option.numprocesses = "auto"
+        config.option.dist = "worksteal"  # far apart in the files, so that two rarely compile the same at once

@@ -164,13 +164,13 @@ def reference_recurrent(cell, x, dy, w_table=None, lengths=None, reverse=False, 
     return result | _named(cell, final, d_initial, gradients, d_table)
 
 
-def by_name(names: Iterable[str]) -> Any:
-    """A test of each case; those with a trait that another case has, too, in the exhaustive run only."""
+def by_name(names: Iterable[str], argument: str = "name") -> Any:
+    """A test of each case, or cell; those with a trait that another case has, too, in the exhaustive run only."""
     import pytest
 
     rare = {"lstm_projected", "lstm_peepholes"}  # lstm_all has both
     marked = [pytest.param(name, marks=pytest.mark.exhaustive) if rare & {*name.split()} else name for name in names]
-    return pytest.mark.parametrize("name", marked)
+    return pytest.mark.parametrize(argument, marked)
 
 
 def _recurrent_case(cell, source):

@@ -69,6 +69,7 @@ def test_bits_of_everything_on_every_row(run_python):
     check_rows([], run_python)
 
 
+@pytest.mark.exhaustive  # a target that nothing else compiles for
 @pytest.mark.skipif(not X86, reason="names an x86 CPU")
 def test_two_roundings_are_no_fault(run_python):
     program = "from tools import bits; bits.main(['--check', 'clipped', 'tanh', 'x', 'float32'])"

@@ -62,7 +62,7 @@ def test_tokens_with_a_table_stand_for_its_rows(cell, options, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cell", CELLS)
+@by_name(CELLS, "cell")
 def test_no_biases_are_zeros(cell, dtype):
     inputs = draw(f"recurrent {cell} x", dtype)
     for name in ("b_ih", "b_hh"):
@@ -86,7 +86,7 @@ def test_rows_of_tokens_that_never_occur_get_no_gradient(name):
 
 @pytest.mark.real_memory
 @pytest.mark.parametrize("options", OPTIONS, ids=["dense", "ragged"])
-@pytest.mark.parametrize("cell", CELLS)
+@by_name(CELLS, "cell")
 def test_recurrent_pullbacks_may_be_repeated_and_interleaved(cell, options):
     own, calls = CELLS[cell], []
     for seed in range(2):
