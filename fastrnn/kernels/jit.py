@@ -8,6 +8,7 @@ What is compiled is kept on disk: see `cache`.
 """
 
 import ctypes
+import functools
 import inspect
 import logging
 import os
@@ -23,7 +24,7 @@ import numba
 import numpy as np
 from numba.core import config, event, sigutils
 from numba.core.ccallback import CFunc
-from numba.extending import register_jitable, typeof_impl
+from numba.extending import typeof_impl
 from numba.np.ufunc import parallel
 
 from fastrnn.kernels.cache import DiskCache, folder
@@ -33,7 +34,17 @@ from fastrnn.kernels.target import TARGET
 _FLAGS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 
 device = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_FLAGS)
-layout = register_jitable(**_FLAGS)  # sizes and places that both Python and kernels compute
+
+
+class layout:  # a decorator, as `device` is
+    """Sizes and places that both Python and kernels compute: a function in Python, and compiled once for kernels."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.compiled = function, device(function)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.function(*arguments, **named)
 
 
 class _Announce(event.Listener):
@@ -107,6 +118,7 @@ class Kernel:
         return self.compiled.overloads[signature].entry_point
 
 
+@typeof_impl.register(layout)
 @typeof_impl.register(Kernel)
 def _type_of_kernel(kernel, context):
     return typeof_impl(kernel.compiled, context)
