@@ -18,11 +18,10 @@ from fastrnn.kernels.cells.shape import (
     states,
 )
 from fastrnn.kernels.jit import device, layout
-from fastrnn.kernels.matmul import Rows, Shape, by_rows, copy_rows, multiply, repeated, transposed
+from fastrnn.kernels.matmul import Rows, Shape, by_rows, copy_rows, multiply, repeated, transposed, zero_row
 from fastrnn.kernels.pack import padded, split
 from fastrnn.kernels.parallel import share
-from fastrnn.kernels.pointers import element, lanes, load_first, pointer, store, store_many
-from fastrnn.kernels.simd import zeros
+from fastrnn.kernels.pointers import element, lanes, load_first, pointer, store_many
 from fastrnn.kernels.workspace import Elements, carve
 
 
@@ -84,8 +83,7 @@ def weights_gradients(cell, sizes, order, kept, initial, dz, d_per_unit, work, t
     full = padded(H, width)
     W = d_per_unit.size // H
     room = carve(work, weights_room(counts(cell), sizes, width))
-    for i in range(0, W * full, width):
-        store(room.total + i, zeros(dz))
+    zero_row(room.total, W * full)
     copy_rows(room.initial, full, initial, P, B, P)
     copy_rows(room.initial + B * full, full, initial + B * P, H, (states(cell) - 1) * B, H)
     share(threads, _weights_shard, (threads, cell, sizes, order, kept, dz, room))

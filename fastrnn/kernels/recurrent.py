@@ -35,6 +35,7 @@ from fastrnn.kernels.matmul import (
     repeated,
     spread_size,
     transposed,
+    zero_row,
 )
 from fastrnn.kernels.pack import padded, panel_size
 from fastrnn.kernels.packed import layer_weights, pack_layer, packed_room
@@ -42,12 +43,8 @@ from fastrnn.kernels.parallel import share
 from fastrnn.kernels.pointers import (
     lanes,
     pointer,
-    set_element,
-    store,
-    store_first,
 )
 from fastrnn.kernels.sequence import backward_room, forward_room, sequence_backward, sequence_forward
-from fastrnn.kernels.simd import zeros
 from fastrnn.kernels.workspace import Elements, carve, room_size
 
 
@@ -132,8 +129,7 @@ def recurrent_forward(
             (threads, pointer(table), V, own.I, panels, vectors, packed.bias, projected_table, room.rest),
         )  # fmt: skip
         panels = projected_table
-        for i in range(0, vectors * width, width):  # the table's rows began from the bias
-            store(packed.bias + i, zeros(packed.bias))
+        zero_row(packed.bias, vectors * width)  # the table's rows began from it
     inputs = Inputs(pointer(x), tokens, panels)
     order = Order(first, count, bounds, cut)
     weights = PackedWeights(packed.hh, packed.message, packed.bias)
@@ -212,8 +208,7 @@ def recurrent_backward(
     GH = gates(cell) * H
     order = Order(first, count, bounds, cut)
     room = carve(pointer(work), layer_backward_room(many, sizes, cut, N, V, width, threads))
-    for i in range(0, max(I, H), width):
-        store_first(room.zero + i, zeros(room.zero), max(I, H) - i)
+    zero_row(room.zero, max(I, H))
     parts = carve(pointer(kept), kept_room(many, sizes, N, True, width))
     from_forward = Kept(pointer(y), own.y_row, parts.messages, parts.history, parts.saved, parts.sums)
     weights = layer_weights(cell, sizes, W_ih, W_hh, W_hr, b_ih, b_hh)
@@ -252,7 +247,6 @@ def recurrent_backward(
             target = Rows(pointer(dW_ih), I)
             multiply(transposed(dz), by_rows(pointer(x), I), none, target, Shape(GH, I, N), room.rest, threads)
     elif dW_ih.size + d_table.size:
-        for i in range(V * K):
-            set_element(room.d_rows + i, 0.0)
+        zero_row(room.d_rows, V * K)
         scatter_add(room.dz, tokens, K, room.d_rows, threads)
         token_gradients(cell, sizes, V, W_ih, dW_ih, table, d_table, room, threads)
